@@ -1,0 +1,1 @@
+"""pusher: takes mailbox events and tells open pages and phones at once."""

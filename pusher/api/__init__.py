@@ -1,0 +1,1 @@
+"""HTTP routes for short requests, under Starlette."""

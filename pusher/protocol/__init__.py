@@ -1,0 +1,1 @@
+"""Bytes to meaning and back; no socket, no clock, no runtime."""

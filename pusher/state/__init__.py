@@ -1,0 +1,1 @@
+"""Who should know what; no socket, no clock, no runtime."""
