@@ -1,0 +1,133 @@
+"""Whose stream is it? Tokens (JWT, RFC 7519) to account ids.
+
+Knows keys and claims; not where in a request a token stands. The key decides the algorithms, so a
+token cannot choose its own (`none`, or HMAC with a public key).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from shared.errors import ConfigError, ProtocolError
+from shared.sections import Auth
+
+MIN_SECRET_BYTES = 32
+_REQUIRED = {"require": ["exp", "aud", "sub"]}
+_LONGEST_TOKEN = 8192
+_LONGEST_ACCOUNT = 1024
+
+
+class Identity(NamedTuple):
+    """A proven account and until when, in seconds since the epoch."""
+
+    account: str
+    expires: float
+
+
+class Authenticator:
+    """Checks tokens with one key; `load` makes one from the configuration."""
+
+    def __init__(
+        self,
+        key: bytes | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey,
+        algorithm: str,
+        audience: str,
+        leeway_seconds: int = 0,
+    ) -> None:
+        self._key = key
+        self._algorithms = [algorithm]
+        self._audience = audience
+        self._leeway = leeway_seconds
+
+    def identify(self, token: str | None) -> Identity:
+        """Return whose token it is, or raise ProtocolError 401, which says nothing about why."""
+        try:
+            if token is None or len(token) > _LONGEST_TOKEN:
+                raise jwt.InvalidTokenError
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=self._algorithms,
+                audience=self._audience,
+                leeway=self._leeway,
+                options=_REQUIRED,  # type: ignore[arg-type]
+            )
+            account, expires = claims["sub"], float(claims["exp"])
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            raise ProtocolError(401, "a valid token is needed") from error
+        if not isinstance(account, str) or not 0 < len(account) <= _LONGEST_ACCOUNT:
+            raise ProtocolError(401, "a valid token is needed")
+        return Identity(account, expires + self._leeway)
+
+
+def load(section: Auth) -> Authenticator:
+    """Return the authenticator for the keys that `section` names; ConfigError if they are no use.
+
+    The default HS256 secret is made when it is missing: the embedded set-up needs no preparation.
+    """
+    if section.public_key_file is not None:
+        key, algorithm = _public_key(section.public_key_file)
+        return Authenticator(key, algorithm, section.audience, section.leeway_seconds)
+    return Authenticator(secret(section), "HS256", section.audience, section.leeway_seconds)
+
+
+def mint(section: Auth, account: str, ttl_seconds: float) -> str:
+    """Return a new HS256 token for `account`; ConfigError if only a public key is configured."""
+    if section.public_key_file is not None:
+        raise ConfigError(["auth.public_key_file: tokens are minted by the holder of its key"])
+    expires = int(time.time() + ttl_seconds)
+    claims = {"sub": account, "aud": section.audience, "exp": expires}
+    return jwt.encode(claims, secret(section), "HS256")
+
+
+def secret(section: Auth) -> bytes:
+    """Return the HS256 secret; ConfigError if it is short."""
+    if section.key_file is None:
+        raise ConfigError(["auth.key_file: one of key_file and public_key_file is needed"])
+    if "key_file" not in section.model_fields_set and not section.key_file.exists():
+        _make_secret(section.key_file)
+    try:
+        key = section.key_file.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise ConfigError([f"auth.key_file: {error}"]) from error
+    if len(key) < MIN_SECRET_BYTES:
+        reason = f"{len(key)} bytes are too short, at least {MIN_SECRET_BYTES} are needed"
+        raise ConfigError([f"auth.key_file: {reason}"])
+    return key
+
+
+def _make_secret(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.touch(0o600)
+    draft.write_text(secrets.token_hex(32) + "\n")
+    # A link appears whole or not at all; if another process was first, its secret counts.
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(draft)
+    draft.unlink()
+
+
+def _public_key(
+    path: Path,
+) -> tuple[ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey, str]:
+    try:
+        key = serialization.load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"auth.public_key_file: {error}"]) from error
+    match key:
+        case ed25519.Ed25519PublicKey():
+            return key, "EdDSA"
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1()):
+            return key, "ES256"
+        case rsa.RSAPublicKey() if key.key_size >= 2048:
+            return key, "RS256"
+    raise ConfigError(["auth.public_key_file: expected Ed25519, P-256 or RSA of 2048 bits or more"])

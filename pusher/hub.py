@@ -1,0 +1,347 @@
+"""All open streams, as plain descriptors: direct writes, the few that would block, pings, cuts.
+
+An idle stream costs an integer in its account's tuple and a slot in four tables indexed by
+descriptor. Knows how bytes get to readers; `protocol.sse` knows what they mean. Synchronous:
+nothing here waits, and a reader that does not keep up is owed the newest state only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import ssl
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pusher.protocol import sse
+from pusher.protocol.numbers import Numbers
+from pusher.protocol.profile import Profile
+from pusher.reactor import EPOLLGONE, EPOLLOUT, Reactor
+from pusher.state.outbox import Outbox
+
+#: The wheel that looks after idle streams turns by one slot per tick.
+TICK_SECONDS = 0.05
+
+_GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
+
+@dataclass
+class HubCounts:
+    """What the hub counts, for the metrics page."""
+
+    opened: int = 0
+    written: int = 0
+    pings: int = 0
+    stalled: int = 0
+    closed_by_reader: int = 0
+    cut_stalled: int = 0
+    cut_expired: int = 0
+    closed_after_state: int = 0
+
+
+@dataclass
+class HubSettings:
+    """What may change while streams are open."""
+
+    ping_seconds: float = 25.0
+    stalled_seconds: float = 20.0
+
+
+class Hub:
+    """The open streams of this process, by account.
+
+    `clock` is monotonic seconds, `wall` seconds since the epoch (tokens expire by it).
+    """
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.counts = HubCounts()
+        self.reactor = Reactor(self.on_ready)
+        self._epoll = self.reactor.epoll
+        self._clock = clock
+        self._wall = wall
+        self._streams: dict[str, tuple[int, ...]] = {}
+        # Indexed by descriptor; grown as needed.
+        self._owner: list[str | None] = []
+        self._profile: list[Profile | None] = []
+        self._sent = array("I")  # tenths of monotonic seconds at the last write
+        self._expires = array("I")  # seconds since the epoch at which the token ends
+        self._outboxes: dict[int, Outbox] = {}
+        self._tls: dict[int, ssl.SSLSocket] = {}
+        self._open = 0
+        self._slot = 0
+
+    def __len__(self) -> int:
+        return self._open
+
+    @property
+    def accounts(self) -> dict[str, tuple[int, ...]]:
+        """The accounts with open streams; the caller only looks."""
+        return self._streams
+
+    @property
+    def stalled(self) -> int:
+        """How many readers are behind right now."""
+        return len(self._outboxes)
+
+    def streams_of(self, account: str) -> int:
+        """Return how many streams of `account` are open."""
+        return len(self._streams.get(account, ()))
+
+    # --- opening and closing -------------------------------------------------------------------
+
+    def attach(
+        self,
+        descriptor: int,
+        account: str,
+        profile: Profile,
+        expires: float,
+        head: bytes,
+        *,
+        tls: ssl.SSLSocket | None = None,
+        registered: bool = False,
+    ) -> None:
+        """Take over a connection whose request was good; `head` is the response up to here.
+
+        The descriptor belongs to the hub from now on. `registered` says that the epoll knows it
+        already; it must then watch for going away only.
+        """
+        self._make_room(descriptor)
+        self._owner[descriptor] = account
+        self._profile[descriptor] = profile
+        self._expires[descriptor] = min(int(expires), 0xFFFFFFFF)
+        fds = self._streams.get(account)
+        self._streams[account] = (*fds, descriptor) if fds else (descriptor,)
+        self._open += 1
+        self.counts.opened += 1
+        if tls is not None:
+            self._tls[descriptor] = tls
+        if not registered:
+            self._epoll.register(descriptor, EPOLLGONE)
+        self._write(descriptor, head)
+
+    def _make_room(self, descriptor: int) -> None:
+        missing = descriptor + 1 - len(self._owner)
+        if missing > 0:
+            missing += 64
+            self._owner.extend([None] * missing)
+            self._profile.extend([None] * missing)
+            self._sent.extend([0] * missing)
+            self._expires.extend([0] * missing)
+
+    def close(self, descriptor: int) -> None:
+        """Close one stream and forget it."""
+        account = self._owner[descriptor]
+        if account is None:
+            return
+        self._owner[descriptor] = self._profile[descriptor] = None
+        self._outboxes.pop(descriptor, None)
+        fds = self._streams[account]
+        if len(fds) == 1:
+            del self._streams[account]
+        else:
+            at = fds.index(descriptor)
+            self._streams[account] = fds[:at] + fds[at + 1 :]
+        self._open -= 1
+        tls = self._tls.pop(descriptor, None)
+        if tls is not None:
+            tls.close()
+        else:
+            os.close(descriptor)
+
+    def close_all(self) -> None:
+        """Close every stream; readers reconnect by themselves."""
+        for descriptor in list(self._descriptors()):
+            self.close(descriptor)
+
+    def _descriptors(self) -> Iterator[int]:
+        for fds in self._streams.values():
+            yield from fds
+
+    # --- telling readers -----------------------------------------------------------------------
+
+    def publish(self, account: str, numbers: Numbers, mask: int) -> None:
+        """Tell the streams of `account` its new numbers; `mask` says which moved."""
+        fds = self._streams.get(account)
+        if fds is None:
+            return
+        outboxes, profiles = self._outboxes, self._profile
+        profile, block = None, b""
+        for descriptor in fds:
+            wanted = profiles[descriptor]
+            if wanted is None:
+                continue
+            if wanted is not profile:
+                profile = wanted
+                block = sse.change(profile, account, numbers, mask)
+            if not block:
+                continue
+            if outboxes and descriptor in outboxes:
+                outboxes[descriptor].put(account, account, numbers, mask)
+            elif not self._write(descriptor, block, account, account, numbers, mask):
+                continue
+            elif profile.closes_after_state:
+                self._close_after_state(descriptor)
+
+    def publish_shared(
+        self, account: str, owner: str, numbers: Numbers, mask: int, event_id: int
+    ) -> None:
+        """Tell the streams of `account` that a mailbox of `owner`, which it may see, has changed.
+
+        `event_id` is the reader's own, so that a missed change shows when it comes back.
+        """
+        for descriptor in self._streams.get(account, ()):
+            profile = self._profile[descriptor]
+            if profile is None:
+                continue
+            shared = Numbers(event_id, numbers.values)
+            if descriptor in self._outboxes:
+                self._outboxes[descriptor].put(account, owner, shared, mask)
+                continue
+            block = sse.shared_change(profile, owner, shared, mask)
+            if (
+                block
+                and self._write(descriptor, block, account, owner, shared, mask)
+                and profile.closes_after_state
+            ):
+                self._close_after_state(descriptor)
+
+    def _close_after_state(self, descriptor: int) -> None:
+        self.counts.closed_after_state += 1
+        self.close(descriptor)
+
+    def _write(
+        self,
+        descriptor: int,
+        block: bytes,
+        account: str = "",
+        about: str = "",
+        numbers: Numbers | None = None,
+        mask: int = 0,
+    ) -> bool:
+        """Write a block or owe it; the only place that writes to a stream. True if all went out.
+
+        A block of which nothing was taken is owed as its change, so that a newer one can replace
+        it; without numbers (the head of a response) it is owed as bytes.
+        """
+        try:
+            tls = self._tls
+            taken = tls[descriptor].send(block) if tls else os.write(descriptor, block)
+        except BlockingIOError:
+            taken = 0
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            # OpenSSL wants exactly these bytes again, so they cannot be replaced any more.
+            taken, numbers = 0, None
+        except OSError:
+            self.counts.closed_by_reader += 1
+            self.close(descriptor)
+            return False
+        if taken == len(block):
+            self._sent[descriptor] = int(self._clock() * 10)
+            self.counts.written += 1
+            return True
+        self._owe(descriptor, block[taken:], account, about, numbers if not taken else None, mask)
+        return False
+
+    def _owe(
+        self,
+        descriptor: int,
+        rest: bytes,
+        account: str,
+        about: str,
+        numbers: Numbers | None,
+        mask: int,
+    ) -> None:
+        outbox = self._outboxes.get(descriptor)
+        if outbox is None:
+            outbox = self._outboxes[descriptor] = Outbox(b"", self._clock())
+            self._epoll.modify(descriptor, EPOLLOUT | EPOLLGONE)
+            self.counts.stalled += 1
+        if numbers is None:
+            outbox.rest = rest
+        else:
+            outbox.put(account, about, numbers, mask)
+
+    # --- readers that fell behind, went away, or are idle ----------------------------------------
+
+    def on_ready(self, descriptor: int, events: int) -> None:
+        """Handle what the epoll says of a stream: it can take more, or it is gone."""
+        if descriptor >= len(self._owner) or self._owner[descriptor] is None:
+            return
+        if events & _GONE:
+            self.counts.closed_by_reader += 1
+            self.close(descriptor)
+        elif events & EPOLLOUT:
+            self._catch_up(descriptor)
+
+    def _catch_up(self, descriptor: int) -> None:
+        outbox = self._outboxes.get(descriptor)
+        account, profile = self._owner[descriptor], self._profile[descriptor]
+        if outbox is None or account is None or profile is None:
+            return
+        told = False
+        while outbox.rest or outbox.changes:
+            if not outbox.rest:
+                outbox.rest = self._owed_blocks(account, profile, outbox)
+                told = bool(outbox.rest)
+                continue
+            rest, outbox.rest = outbox.rest, b""
+            if not self._write(descriptor, rest):
+                return  # owed again, or closed
+        del self._outboxes[descriptor]
+        self._epoll.modify(descriptor, EPOLLGONE)
+        if told and profile.closes_after_state:
+            self._close_after_state(descriptor)
+
+    def _owed_blocks(self, account: str, profile: Profile, outbox: Outbox) -> bytes:
+        return b"".join(
+            sse.change(profile, account, numbers, mask)
+            if about == account
+            else sse.shared_change(profile, about, numbers, mask)
+            for about, (numbers, mask) in outbox.take().items()
+        )
+
+    def tick(self) -> None:
+        """Look after one slot of the wheel: pings that are due, tokens that ended, stuck readers.
+
+        Call it every TICK_SECONDS. Pings are spread: each descriptor has its own share of up to a
+        quarter of the interval, so that streams opened or told at once are not pinged at once.
+        """
+        ping = self.settings.ping_seconds
+        # Each descriptor is visited every 0.2 to 2 seconds, often enough for the interval.
+        slots = int(min(max(ping / 10, 0.2), 2.0) / TICK_SECONDS)
+        self._slot = (self._slot + 1) % slots
+        now, wall = int(self._clock() * 10), int(self._wall())
+        early = slots * TICK_SECONDS * 10
+        owner, sent, expires = self._owner, self._sent, self._expires
+        for descriptor in range(self._slot, len(owner), slots):
+            if owner[descriptor] is None:
+                continue
+            if expires[descriptor] <= wall:
+                self.counts.cut_expired += 1
+                self.close(descriptor)
+            elif now - sent[descriptor] >= ping * (7.5 + descriptor % 97 / 38.8) - early:
+                self._ping(descriptor, now - sent[descriptor] + early)
+        if self._slot % 10 == 0:
+            self._cut_stalled()
+
+    def _ping(self, descriptor: int, idle: float) -> None:
+        profile = self._profile[descriptor]
+        if profile is None or descriptor in self._outboxes or idle < profile.ping_seconds * 10:
+            return
+        self.counts.pings += 1
+        self._write(descriptor, sse.ping(profile))
+
+    def _cut_stalled(self) -> None:
+        since = self._clock() - self.settings.stalled_seconds
+        for descriptor in [fd for fd, box in self._outboxes.items() if box.since <= since]:
+            self.counts.cut_stalled += 1
+            self.close(descriptor)

@@ -1,0 +1,101 @@
+"""One epoll descriptor for everything that must be quick, awaited as one readable by trio.
+
+Listeners, event sockets, half-read handshakes and all streams are in it; a task per connection
+would cost more memory and time than the work itself. Callbacks are synchronous and must not block.
+Knows readiness and time; not what any descriptor is for.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+import trio
+
+EPOLLIN = select.EPOLLIN
+EPOLLOUT = select.EPOLLOUT
+#: What is watched of a reader that has nothing to say: only its going away.
+EPOLLGONE = select.EPOLLRDHUP
+
+_BATCH = 512
+_ROUNDS_BEFORE_OTHERS = 8
+#: After a busy round, wait this long for more before the dearer wait through trio.
+_LINGER_SECONDS = 0.002
+
+Callback = Callable[[int, int], None]
+
+
+class Reactor:
+    """Calls back for ready descriptors; gives the other trio tasks their turn in between.
+
+    Callbacks get (descriptor, events). Those added with `last=True` (they accept) run at the end of
+    a round, so that a descriptor closed in it cannot get a new connection while events of the old
+    one are still to come. `after_round` callbacks run once after every round that had work.
+    """
+
+    def __init__(self, default: Callback) -> None:
+        self.epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._last: set[int] = set()
+        self._default = default
+        self.after_round: list[Callable[[], None]] = []
+        self.longest_round_seconds = 0.0
+        self.rounds = 0
+
+    def add(self, descriptor: int, events: int, callback: Callback, *, last: bool = False) -> None:
+        """Call `callback` when `descriptor` is ready for `events`."""
+        self._callbacks[descriptor] = callback
+        if last:
+            self._last.add(descriptor)
+        self.epoll.register(descriptor, events)
+
+    def remove(self, descriptor: int) -> None:
+        """Stop watching `descriptor`; call it before closing."""
+        if self._callbacks.pop(descriptor, None) is not None:
+            self._last.discard(descriptor)
+            self.epoll.unregister(descriptor)
+
+    def release(self, descriptor: int) -> None:
+        """Leave `descriptor` registered, but let its events go to the default callback."""
+        self._callbacks.pop(descriptor, None)
+        self._last.discard(descriptor)
+
+    def close(self) -> None:
+        """Close the epoll descriptor."""
+        self.epoll.close()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        poll, descriptor = self.epoll.poll, self.epoll.fileno()
+        busy = 0
+        while True:
+            ready = poll(0, _BATCH)
+            if not ready and busy:
+                busy = 0
+                ready = poll(_LINGER_SECONDS, _BATCH)
+            if not ready:
+                await trio.lowlevel.wait_readable(descriptor)
+                continue
+            self._round(ready)
+            busy += 1
+            if busy % _ROUNDS_BEFORE_OTHERS == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _round(self, ready: list[tuple[int, int]]) -> None:
+        started = time.perf_counter()
+        callbacks, default, last = self._callbacks, self._default, self._last
+        accepting = None
+        for descriptor, events in ready:
+            if descriptor in last:
+                accepting = [*(accepting or ()), (descriptor, events)]
+            else:
+                callbacks.get(descriptor, default)(descriptor, events)
+        for descriptor, events in accepting or ():
+            callbacks.get(descriptor, default)(descriptor, events)
+        for callback in self.after_round:
+            callback()
+        took = time.perf_counter() - started
+        self.rounds += 1
+        if took > self.longest_round_seconds:
+            self.longest_round_seconds = took
