@@ -1,0 +1,96 @@
+"""Measuring servers in turn: A B C A B C, each freshly started, so that noise meets all alike."""
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench import servers
+from bench.report import Figure, Target, compare
+from bench.servers import Recipe, Server
+
+#: What one server gave in one round.
+Sample = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long to measure and what to start as ours."""
+
+    quick: bool = False
+    rounds: int = 4
+    command: str = servers.OUR_COMMAND
+
+    def seconds(self, full: float) -> float:
+        """The length of a measured phase."""
+        return full / 3 if self.quick else full
+
+    def count(self, full: int) -> int:
+        """The size of a measured phase that ends by count."""
+        return full // 3 if self.quick else full
+
+
+@dataclass(frozen=True)
+class Results:
+    """The samples of all rounds, by server; an empty sample is a failed round."""
+
+    bench: str
+    samples: dict[str, list[Sample]]
+
+    def column(self, server: str, key: str) -> list[float | None]:
+        """One measure of one server, round by round."""
+        return [sample.get(key) for sample in self.samples.get(server, [])]
+
+    def figure(
+        self,
+        metric: str,
+        unit: str,
+        peer: str | None = None,
+        target: Target | None = None,
+        scale: float = 1.0,
+    ) -> Figure:
+        """Compare ours with a peer in one measure, shown in `unit` (measured × scale)."""
+        ours = _scaled(self.column("ours", metric), scale)
+        theirs = _scaled(self.column(peer, metric), scale) if peer else []
+        return compare(self.bench, metric, unit, ours, peer, theirs, target)
+
+    def worst(self, metric: str, unit: str, target: Target | None = None) -> Figure:
+        """The highest of all our rounds: for what must never happen. None if a round failed."""
+        ours = self.column("ours", metric)
+        present = [value for value in ours if value is not None]
+        value = max(present) if present and len(present) == len(ours) else None
+        return Figure(self.bench, metric, value, unit, target=target)
+
+
+def in_turn(
+    bench: str, rounds: int, recipes: Sequence[Recipe], measure: Callable[[Server], Sample]
+) -> Results:
+    """Measure each server once per round; a failure is told on stderr and leaves a gap."""
+    samples: dict[str, list[Sample]] = {recipe.name: [] for recipe in recipes}
+    for number in range(rounds):
+        for recipe in recipes:
+            sample = _measured(recipe, measure)
+            samples[recipe.name].append(sample)
+            shown = "  ".join(f"{key} {value:.4g}" for key, value in sample.items())
+            note(f"{bench} {number + 1}/{rounds} {recipe.name}: {shown or 'failed'}")
+    return Results(bench, samples)
+
+
+def note(text: str) -> None:
+    """Tell whoever watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _measured(recipe: Recipe, measure: Callable[[Server], Sample]) -> Sample:
+    try:
+        with recipe.running() as server:
+            return measure(server)
+    except servers.StartError as problem:
+        note(f"{recipe.name} did not start: {problem}")
+    except Exception:  # a benchmark reports what it can
+        note(f"{recipe.name}: {traceback.format_exc()}")
+    return {}
+
+
+def _scaled(column: Sequence[float | None], scale: float) -> list[float | None]:
+    return [None if value is None else value * scale for value in column]
