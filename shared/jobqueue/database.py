@@ -26,6 +26,8 @@ SCHEMA_VERSION: Final = 1
 # Tells our file from another program's database that the configuration names by mistake ("MBPQ").
 APPLICATION_ID: Final = 0x4D425051
 
+_VACUUM_STEP_PAGES: Final = 64
+
 # Attachments have a table of their own: SQLite rewrites a whole row when a claim changes it.
 _SCHEMA: Final = (
     """
@@ -118,10 +120,19 @@ class Database:
             return self._transaction(work)
 
     def give_back(self, pages: int) -> None:
-        """Return up to `pages` freed pages to the disk."""
-        with self._lock, self._guarded():
-            # A script, because `execute` stops after the first of this statement's empty rows.
-            self._connected().executescript(f"PRAGMA incremental_vacuum({pages})")
+        """Return up to about `pages` freed pages to the disk, as far as that has room for the log.
+
+        In small commits: moving pages together needs room itself, and other writers want their
+        turn.
+        """
+        with suppress(QueueError):  # a later call goes on; nothing depends on it
+            for _ in range(0, pages, _VACUUM_STEP_PAGES):
+                with self._lock, self._guarded():
+                    connection = self._connected()
+                    if _pragma(connection, "freelist_count") == 0:
+                        return
+                    # A script: `execute` stops after the first of this statement's empty rows.
+                    connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_STEP_PAGES})")
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._guarded():

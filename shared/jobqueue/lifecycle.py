@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from shared.errors import QueueError
 from shared.jobqueue import failures
@@ -64,7 +64,7 @@ class JobQueue(OperatorQueue):
         max_bytes: int = 1024 * 1024 * 1024,
         max_attachment_bytes: int = 1024 * 1024,
         busy_timeout_seconds: float = 5.0,
-    ) -> JobQueue:
+    ) -> Self:
         """Open the queue at `path`, made (mode 0600) with its directories if it is not there.
 
         QueueError("schema") for a newer program's queue or another program's file.
