@@ -1,0 +1,123 @@
+"""CLASS SIEVE: what a script's `notify` asks for (RFC 5435), out of what Cyrus passes on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from pusher.protocol.notification import Notification, text
+from pusher.protocol.plaintext import plain, plain_lines
+from shared.events import SieveNotify, job_key
+
+_scheme: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):").match
+_is_address: Final = re.compile(r"[^\s=@]+@[^\s=@]+").fullmatch
+_is_number: Final = re.compile(r"\+?[0-9][0-9 ().-]*").fullmatch
+
+# What the script did follows the text it wrote, in all versions before 3.13.1.
+_report: Final = re.compile(r"\n\n(?:Action\(s\) taken:\n|script execution failed:)").search
+
+_PRIORITIES: Final = frozenset({"high", "normal", "low"})
+
+
+class _Method(NamedTuple):
+    name: str
+    uri: str
+    recipients: tuple[str, ...]
+    parameters: dict[str, str]
+    options: tuple[str, ...]
+
+
+def sieve_notify(n: Notification) -> SieveNotify:
+    """What notification `n` of CLASS SIEVE asks for; never raises.
+
+    Whether the method is one that can be served is not decided here.
+    """
+    method = _method(n.method or "", n.options)
+    return SieveNotify(
+        account=plain(n.user or ""),
+        method=method.name,
+        uri=method.uri,
+        recipients=method.recipients,
+        parameters=method.parameters,
+        options=tuple(map(plain, method.options)),
+        priority=n.priority if n.priority in _PRIORITIES else "normal",
+        message=_message(text(n.message)),
+        filepath=n.filepath or "",
+    )
+
+
+def sieve_key(notify: SieveNotify, digest: str) -> str:
+    """The key of its job: the same request about the same message (`digest`) is one job."""
+    asked = [notify.uri, notify.recipients, notify.options, notify.priority, notify.message]
+    return job_key(notify.account, notify.method, digest, json.dumps([*asked, notify.parameters]))
+
+
+def _message(written: str) -> str:
+    report = _report(written)
+    return plain_lines(written[: report.start()] if report else written).strip()
+
+
+def _method(method: str, options: tuple[str, ...]) -> _Method:
+    scheme = _scheme(method)
+    if scheme:
+        return _uri_method(scheme[1].lower(), method, options)
+    name = plain(method).lower()
+    if name == "mailto":
+        return _mailto(options)
+    # The old form has its recipients in the options: notify :method "sms" :options ["+1..."]
+    return _with_recipients_from_options(_Method(name, "", (), {}, options))
+
+
+def _mailto(options: tuple[str, ...]) -> _Method:
+    """Cyrus splits this one scheme off: the rest of the URI is the first option."""
+    rest, *others = options or ("",)
+    if not rest:
+        return _Method("mailto", "", (), {}, tuple(others))
+    parsed = _uri_method("mailto", f"mailto:{rest}", tuple(others))
+    return _with_recipients_from_options(parsed)
+
+
+def _with_recipients_from_options(method: _Method) -> _Method:
+    is_recipient = {"mailto": _is_address, "sms": _is_number, "tel": _is_number}.get(method.name)
+    if is_recipient is None:
+        return method
+    found = [option for option in method.options if is_recipient(option)]
+    rest = tuple(option for option in method.options if not is_recipient(option))
+    return method._replace(recipients=_each_once([*method.recipients, *found]), options=rest)
+
+
+def _uri_method(scheme: str, uri: str, options: tuple[str, ...]) -> _Method:
+    path, _, query = uri[len(scheme) + 1 :].partition("?")
+    parameters = _parameters(query, ";" if scheme == "xmpp" else "&")
+    recipients: list[str] = []
+    if scheme in _LISTS:
+        to = parameters.pop("to", "") if scheme == "mailto" else ""
+        recipients = [unquote(part) for part in path.split(",")] + to.split(",")
+    elif scheme == "xmpp":
+        recipients = [unquote(path)]
+    if scheme in ("sms", "tel"):  # what follows is context, not number (RFC 3966 §3)
+        recipients = [number.partition(";")[0] for number in recipients]
+    return _Method(scheme, plain(uri), _each_once(recipients), parameters, options)
+
+
+_LISTS: Final = frozenset({"mailto", "sms", "tel"})
+
+
+def _parameters(query: str, separator: str) -> dict[str, str]:
+    """Names in lower case; the first of equal names counts. Only `body` may have lines."""
+    found: dict[str, str] = {}
+    for part in query.split(separator):
+        name, equals, value = part.partition("=")
+        name = plain(unquote(name)).strip().lower()
+        if name and equals:
+            clean = plain_lines if name == "body" else plain
+            found.setdefault(name, clean(unquote(value)))
+    return found
+
+
+def _each_once(recipients: Iterable[str]) -> tuple[str, ...]:
+    clean = (plain(recipient).strip() for recipient in recipients)
+    return tuple(dict.fromkeys(recipient for recipient in clean if recipient))
