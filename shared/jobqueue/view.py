@@ -65,6 +65,8 @@ class QueueView:
 
     def get(self, job_id: int) -> Job | None:
         """Return one job with its attachment, or None if it is not (or no longer) stored."""
+        if not 0 < job_id < 2**63:
+            return None  # more than SQLite can count to
         rows = self._database.read(GET_SQL, {"id": job_id})
         return job_from_row(rows[0]) if rows else None
 

@@ -315,7 +315,7 @@ class TestView:
         got = queue.get(1)
         assert got is not None
         assert got.attachment == b"body"
-        assert queue.get(2) is None
+        assert [queue.get(unknown) for unknown in (2, 0, -1, 2**80)] == [None] * 4
 
     def test_shape_puts_each_job_into_its_age_column(self, queue: JobQueue) -> None:
         ages = (0, 4.9, 5, 59, 60, 299, 300, 1800, 7200, 86399, 86400, 1e6)

@@ -1,0 +1,62 @@
+"""The command `notifyd`: arguments in, exit code (sysexits.h) out."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from notifyd.queue_cli import EXIT_CODES, queue_app
+from notifyd.queue_tables import escaped
+from shared.errors import ConfigError, QueueError
+
+DISTRIBUTION = "mailbox-pusher"
+
+
+def _app() -> App:
+    app = App(
+        name="notifyd",
+        help="Turns slow jobs from the local queue into mail and SMS.",
+        version=f"notifyd ({DISTRIBUTION}) {version(DISTRIBUTION)}",
+        help_format="plaintext",
+        exit_on_error=False,
+        result_action="return_value",
+    )
+    app.command(queue_app)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what `arguments` say and return the exit code: 0, or one of sysexits.h."""
+    try:
+        result = _app()(list(arguments))
+        sys.stdout.flush()
+    except CycloptsError:
+        return os.EX_USAGE  # cyclopts has said why on stderr
+    except ConfigError as error:
+        problems = [escaped(problem) for problem in error.problems]
+        print("notifyd: the configuration is wrong:", *problems, sep="\n  ", file=sys.stderr)
+        return os.EX_CONFIG
+    except QueueError as error:
+        print(f"notifyd: queue: {escaped(str(error))}", file=sys.stderr)
+        return EXIT_CODES.get(error.reason, os.EX_TEMPFAIL)
+    except BrokenPipeError:
+        # `notifyd queue list | head`: nobody reads any more, also not what is still buffered.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return os.EX_OK
+    return result if isinstance(result, int) else os.EX_OK
+
+
+def main() -> None:
+    """Console entry point."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
