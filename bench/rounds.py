@@ -42,17 +42,11 @@ class Results:
         return [sample.get(key) for sample in self.samples.get(server, [])]
 
     def figure(
-        self,
-        metric: str,
-        unit: str,
-        peer: str | None = None,
-        target: Target | None = None,
-        scale: float = 1.0,
+        self, metric: str, unit: str, peer: str | None = None, target: Target | None = None
     ) -> Figure:
-        """Compare ours with a peer in one measure, shown in `unit` (measured × scale)."""
-        ours = _scaled(self.column("ours", metric), scale)
-        theirs = _scaled(self.column(peer, metric), scale) if peer else []
-        return compare(self.bench, metric, unit, ours, peer, theirs, target)
+        """Compare ours with a peer in one measure."""
+        theirs = self.column(peer, metric) if peer else []
+        return compare(self.bench, metric, unit, self.column("ours", metric), peer, theirs, target)
 
     def worst(self, metric: str, unit: str, target: Target | None = None) -> Figure:
         """The highest of all our rounds: for what must never happen. None if a round failed."""
@@ -90,7 +84,3 @@ def _measured(recipe: Recipe, measure: Callable[[Server], Sample]) -> Sample:
     except Exception:  # a benchmark reports what it can
         note(f"{recipe.name}: {traceback.format_exc()}")
     return {}
-
-
-def _scaled(column: Sequence[float | None], scale: float) -> list[float | None]:
-    return [None if value is None else value * scale for value in column]

@@ -396,12 +396,13 @@ static void send_datagram(uint32_t account, uint64_t number) {
     watch(EPOLL_CTL_MOD, datagram, EPOLLOUT, tag(PUBLISHER, 0));
 }
 
-static void publish(int64_t sent) {
+/* One event for the next account; 0 if there is no reader left. */
+static int publish(int64_t sent) {
     while (turn_count && accounts[turns[turn]].readers == 0) {
         turns[turn] = turns[--turn_count];
         if (turn >= turn_count) turn = 0;
     }
-    if (!turn_count) die("no readers left");
+    if (!turn_count) return 0;
     uint32_t account = turns[turn];
     turn = (turn + 1) % turn_count;
     struct account *a = &accounts[account];
@@ -419,6 +420,7 @@ static void publish(int64_t sent) {
         post(account, number);
     else
         send_datagram(account, number);
+    return 1;
 }
 
 /* ---- churn ---- */
@@ -597,7 +599,7 @@ static void do_publish(double seconds, double rate, uint64_t window, uint64_t li
             continue;
         }
         if (rate <= 0) {
-            publish(now);
+            if (!publish(now)) break;
             /* look at what has come in now and then, even if nothing holds us up */
             if (tally.published % 16 == 0) pump(0);
             continue;
@@ -605,8 +607,8 @@ static void do_publish(double seconds, double rate, uint64_t window, uint64_t li
         int64_t due = start + (int64_t)((double)tally.published * 1e9 / rate);
         if (due > now)
             pump(due < end ? due : end);
-        else /* an event the server kept waiting has been under way since it was due */
-            publish(due < unblocked_at ? due : now);
+        else if (!publish(due < unblocked_at ? due : now))
+            break; /* (an event the server kept waiting has been under way since it was due) */
     }
     double took = (double)(now_ns() - start) / 1e9;
     uint64_t in_time = tally.deliveries, behind = 0;

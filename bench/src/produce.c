@@ -23,7 +23,7 @@ struct connection {
 
 static struct sockaddr_un address;
 static struct histogram latency;
-static uint64_t sent, done, failed, number = 1000000;
+static uint64_t sent, done, failed, number;
 static struct connection connections[PARALLEL];
 static int epoll;
 
@@ -115,6 +115,10 @@ static void by_datagram(int64_t start, int64_t end, double rate) {
 
 int main(int argc, char **argv) {
     if (argc != 5) die("usage: produce stream|datagram PATH SECONDS RATE");
+    /* Numbers must rise from run to run: microseconds since 1970 do, and stay below 2^53. */
+    struct timespec today;
+    clock_gettime(CLOCK_REALTIME, &today);
+    number = (uint64_t)today.tv_sec * 1000000 + (uint64_t)today.tv_nsec / 1000;
     address = unix_address(argv[2]);
     prctl(PR_SET_TIMERSLACK, 1UL);
     int64_t start = now_ns(), end = start + (int64_t)(atof(argv[3]) * 1e9);
