@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from shared.errors import QueueError
@@ -19,6 +20,7 @@ from shared.jobqueue.job import NewJob
 from shared.jobqueue.lifecycle import JobQueue
 
 Done = Callable[[QueueError | None], None]
+Hop = Callable[[Callable[[], None]], object]
 
 _MAX_BATCH_BYTES: Final = 8 * 1024 * 1024
 _MAX_BACKLOG_BYTES: Final = 64 * 1024 * 1024
@@ -60,6 +62,10 @@ class QueueWriter:
 
     While idle it probes the queue each `probe_seconds`, so `state` tells of a full disk before the
     first job meets it, and of its end without one. Does not close the queue given to it.
+
+    `hop` carries a call into the submitter's loop, e.g. `TrioToken.run_sync_soon`: one for all that
+    a commit stored, which is much cheaper than one each. Without it, `done` is called in the writer
+    thread.
     """
 
     def __init__(
@@ -70,12 +76,14 @@ class QueueWriter:
         max_batch: int = 256,
         max_backlog: int = 10_000,
         probe_seconds: float = 5.0,
+        hop: Hop | None = None,
     ) -> None:
         self._queue = queue
         self._clock = clock
         self._max_batch = max_batch
         self._max_backlog = max_backlog
         self._probe_seconds = probe_seconds
+        self._hop: Hop = hop or _call
         self._wake = threading.Condition()
         # All below are guarded by _wake.
         self._waiting: deque[_Submission] = deque()
@@ -109,9 +117,9 @@ class QueueWriter:
     def submit(self, jobs: Sequence[NewJob], done: Done) -> None:
         """Hand over jobs that are stored all or none; never blocks.
 
-        `done(None)` is called in the writer thread after the commit, `done(error)` if nothing was
-        stored; at once and in the caller's thread when overloaded or closed. It must not block
-        and should not raise.
+        `done(None)` is called through `hop` after the commit, `done(error)` if nothing was stored;
+        at once and in the caller's thread when overloaded or closed. It must not block and should
+        not raise.
         """
         submission = _Submission(jobs, done, self._cost_bytes(jobs))
         with self._wake:
@@ -124,7 +132,7 @@ class QueueWriter:
             else:
                 self._state = replace(self._state, refused=self._state.refused + len(jobs))
         if refused is not None:
-            _tell(submission, refused)
+            _tell([submission], refused)
 
     def _refusal(self, submission: _Submission) -> QueueError | None:
         if self._closing:
@@ -214,10 +222,13 @@ class QueueWriter:
                 last_reason="",
                 last_error_at=None,
             )
-        for submission in batch:
-            _tell(submission, None)
+        self._answer(batch, None)
         if added:
             ring(self._queue.path)
+
+    def _answer(self, batch: list[_Submission], error: QueueError | None) -> None:
+        with suppress(Exception):  # a loop that is gone at shutdown
+            self._hop(partial(_tell, batch, error))
 
     def _refuse(self, batch: list[_Submission], error: QueueError) -> None:
         total = _count(batch)
@@ -229,8 +240,7 @@ class QueueWriter:
             )
         if error.reason not in _JOBS_OWN_FAULT:
             self._note(error)
-        for submission in batch:
-            _tell(submission, error)
+        self._answer(batch, error)
 
     def _refuse_rest(self) -> None:
         with self._wake:
@@ -262,7 +272,11 @@ def _count(batch: list[_Submission]) -> int:
     return sum(len(submission.jobs) for submission in batch)
 
 
-def _tell(submission: _Submission, error: QueueError | None) -> None:
-    # A loop that is gone at shutdown must not stop others from being told.
-    with suppress(Exception):
-        submission.done(error)
+def _call(call: Callable[[], None]) -> None:
+    call()
+
+
+def _tell(batch: list[_Submission], error: QueueError | None) -> None:
+    for submission in batch:
+        with suppress(Exception):  # one that raises must not stop others from being told
+            submission.done(error)

@@ -112,6 +112,23 @@ def test_done_is_told_in_the_writer_thread_after_the_commit(
         assert next(queue.jobs()).created_at == NOW
 
 
+def test_one_hop_into_the_loop_tells_all_that_a_commit_stored(
+    queue: GatedQueue, answers: Answers
+) -> None:
+    hops: list[Callable[[], None]] = []
+    queue.gate.clear()
+    with closing(QueueWriter(queue, clock=lambda: NOW, hop=hops.append)) as writer:
+        for key in "abc":
+            writer.submit([new(key)], answers.done(key))
+        writer.start()
+        queue.gate.set()
+    assert answers.told == {}
+    assert len(hops) == 1
+    hops[0]()
+    assert answers.told == dict.fromkeys("abc", "stored")
+    assert answers.threads == {threading.current_thread().name}
+
+
 def test_known_key_is_acknowledged_like_a_new_one(queue: GatedQueue, answers: Answers) -> None:
     with closing(started(queue)) as writer:
         writer.submit([new("a")], answers.done("first"))
