@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import ssl
 import time
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pusher.handshake import StreamRequest
 from pusher.protocol import sse
 from pusher.protocol.numbers import Numbers
 from pusher.protocol.profile import Profile
@@ -98,6 +100,13 @@ class Hub:
 
     # --- opening and closing -------------------------------------------------------------------
 
+    def open(self, connection: socket.socket, request: StreamRequest, opening: bytes) -> None:
+        """Take over a connection whose request was good (see `publisher.Outlet`)."""
+        tls = connection if isinstance(connection, ssl.SSLSocket) else None
+        descriptor = connection.fileno() if tls else connection.detach()
+        head = request.head + opening
+        self.attach(descriptor, request.account, request.profile, request.expires, head, tls=tls)
+
     def attach(
         self,
         descriptor: int,
@@ -107,12 +116,10 @@ class Hub:
         head: bytes,
         *,
         tls: ssl.SSLSocket | None = None,
-        registered: bool = False,
     ) -> None:
-        """Take over a connection whose request was good; `head` is the response up to here.
+        """Make a stream of a connected descriptor; `head` is the response up to here.
 
-        The descriptor belongs to the hub from now on. `registered` says that the epoll knows it
-        already; it must then watch for going away only.
+        It belongs to the hub from now on, and the epoll must not know it yet.
         """
         self._make_room(descriptor)
         self._owner[descriptor] = account
@@ -124,8 +131,7 @@ class Hub:
         self.counts.opened += 1
         if tls is not None:
             self._tls[descriptor] = tls
-        if not registered:
-            self._epoll.register(descriptor, EPOLLGONE)
+        self._epoll.register(descriptor, EPOLLGONE)
         self._write(descriptor, head)
 
     def _make_room(self, descriptor: int) -> None:
@@ -191,25 +197,23 @@ class Hub:
             elif profile.closes_after_state:
                 self._close_after_state(descriptor)
 
-    def publish_shared(
-        self, account: str, owner: str, numbers: Numbers, mask: int, event_id: int
-    ) -> None:
+    def publish_shared(self, account: str, owner: str, numbers: Numbers, mask: int) -> None:
         """Tell the streams of `account` that a mailbox of `owner`, which it may see, has changed.
 
-        `event_id` is the reader's own, so that a missed change shows when it comes back.
+        The values are the owner's; the id is the reader's own, so that a missed change shows when
+        it comes back.
         """
         for descriptor in self._streams.get(account, ()):
             profile = self._profile[descriptor]
             if profile is None:
                 continue
-            shared = Numbers(event_id, numbers.values)
             if descriptor in self._outboxes:
-                self._outboxes[descriptor].put(account, owner, shared, mask)
+                self._outboxes[descriptor].put(account, owner, numbers, mask)
                 continue
-            block = sse.shared_change(profile, owner, shared, mask)
+            block = sse.shared_change(profile, owner, numbers, mask)
             if (
                 block
-                and self._write(descriptor, block, account, owner, shared, mask)
+                and self._write(descriptor, block, account, owner, numbers, mask)
                 and profile.closes_after_state
             ):
                 self._close_after_state(descriptor)

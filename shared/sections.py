@@ -257,7 +257,11 @@ class State(Section):
         Path("run/state.snapshot"), description="File that carries the numbers over a restart."
     )
     snapshot_seconds: float = Field(
-        60.0, ge=1, json_schema_extra=LIVE, description="Time between snapshots."
+        1.0,
+        ge=0.1,
+        le=3600,
+        json_schema_extra=LIVE,
+        description="Time between writings of what has changed to the snapshot.",
     )
     max_accounts: int = Field(
         1_000_000,

@@ -57,7 +57,9 @@ class Tokenizer:
                 self._within_limit(len(buffer))
                 return None
             self._within_limit(self._at)
-        return self._line_end(buffer)
+        end = self._line_end(buffer)
+        self._within_limit(end or 0)
+        return end
 
     def _within_limit(self, size: int) -> None:
         if size > self._max_bytes:

@@ -34,8 +34,8 @@ _UNKNOWN: Final = MailboxName("", None, "", None, None)
 
 _uri: Final = re.compile(
     r"imap://(?:(?P<user>[^@/]*)@)?(?P<server>\[[^\]/]*\](?::[0-9]*)?|[^/;@]*)"
-    r"(?:/(?P<path>[^;?]*))?(?:;UIDVALIDITY=(?P<uidvalidity>[0-9]+))?(?:/;UID=(?P<uid>[0-9]+))?"
-    r"(?:/(?:;.*)?)?",  # a section or partial range of the message
+    r"(?:/(?P<path>[^;?]*))?(?:;UIDVALIDITY=(?P<uidvalidity>[0-9]+))?"
+    r"(?:/;UID=(?P<uid>[0-9]+)(?:/;.*)?)?/?",  # after the UID: a section or part of the message
     re.IGNORECASE | re.DOTALL,
 ).fullmatch
 

@@ -28,6 +28,25 @@ from typing import NamedTuple
 #: How many positions there are.
 POSITIONS = 15
 
+#: What people call them, in the order of the positions.
+NAMES = (
+    "highest",
+    "mail",
+    "calendar",
+    "contacts",
+    "notes",
+    "mailFolders",
+    "calendarFolders",
+    "contactsFolders",
+    "notesFolders",
+    "quota",
+    "sharedWithMe",
+    "submission",
+    "sieve",
+    "delivery",
+    "shared",
+)
+
 #: Bit of a change mask: the numbers were replaced, readers must start over.
 RESYNC = 1 << 15
 #: Bits of the three numbers that the modseq shape shows.

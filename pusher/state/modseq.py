@@ -145,6 +145,11 @@ class ModseqTable:
         """True when `rotate` is due."""
         return len(self._young) >= self._generation_size
 
+    @property
+    def has_unsaved(self) -> bool:
+        """True while `take_unsaved` has something to give."""
+        return bool(self._unsaved)
+
     def take_unsaved(self, limit: int) -> list[tuple[str, bytes]]:
         """Return up to `limit` records changed since they were last taken, for the snapshot."""
         taken: list[tuple[str, bytes]] = []
@@ -269,4 +274,5 @@ def _number(values: list[int], position: int, modseq: int, mailbox: int, now: fl
 def _estimate(values: list[int], position: int, now: float) -> int:
     """Something changed and nobody said by how much: one more, or the clock to begin with."""
     values[_FLAGS] |= 1 << position
-    return _raise(values, position, values[position] + 1 if values[position] else int(now * 1000))
+    values[position] = values[position] + 1 if values[position] else int(now * 1000)
+    return 1 << position

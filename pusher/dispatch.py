@@ -1,0 +1,250 @@
+"""One notification in, everything that follows from it: numbers, streams, jobs, counts, the tap.
+
+The place where an event meets its consequences. Knows which part does what; not how any does it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+import structlog
+from msgspec.structs import replace
+
+from pusher.intake import Done
+from pusher.protocol.mboxevent import CYRUS_EVENTS, RFC5423_EVENTS, MailboxEvent, decode
+from pusher.protocol.normal import (
+    alarm_jobs,
+    calendar_alarm,
+    sieve_key,
+    sieve_notify,
+)
+from pusher.protocol.notification import Notification
+from pusher.protocol.numbers import NAMES, RESYNC
+from pusher.publisher import Publisher
+from pusher.state.routing import Route, route
+from pusher.tap import Happening, Tap
+from shared.errors import DecodeError, QueueError
+from shared.jobqueue import NewJob
+from shared.log import Limited
+
+log = structlog.get_logger()
+
+KNOWN_EVENTS: Final = frozenset(RFC5423_EVENTS) | frozenset(CYRUS_EVENTS)
+#: Classes that Cyrus may send on the same socket and that nothing here handles.
+_UNHANDLED: Final = frozenset({"MAIL", "IMIP"})
+#: One event in so many has its lag measured: its own timestamp against our clock.
+LAG_SAMPLE: Final = 16
+_ALARM: Final = b"CalendarAlarm"
+
+
+class Queue(Protocol):
+    """Where slow jobs go: stored together or not at all, then `done` is called in some thread."""
+
+    def submit(self, jobs: Sequence[NewJob], done: Done) -> None:
+        """Never blocks."""
+
+
+class Dispatcher:
+    """Takes what intake hands over (see `intake.Taker`).
+
+    `hop` runs a function in the loop's thread from any other; `wall` is seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        queue: Queue,
+        tap: Tap,
+        hop: Callable[[Callable[[], None]], None],
+        *,
+        wall: Callable[[], float] = time.time,
+        limited: Limited | None = None,
+    ) -> None:
+        self.events: Counter[str] = Counter()
+        self.results: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.lags: list[float] = []
+        self._publisher = publisher
+        self._queue = queue
+        self._tap = tap
+        self._hop = hop
+        self._wall = wall
+        self._limited = limited or Limited()
+        self._sequence = 0
+
+    # --- what intake asks ------------------------------------------------------------------------
+
+    def is_slow(self, notification: Notification) -> bool:
+        """Tell whether it may become jobs; looks for a word, does not decode."""
+        class_ = notification.class_
+        return _ALARM in notification.message if class_ == "EVENT" else class_ == "SIEVE"
+
+    def take(self, notification: Notification) -> None:
+        """Act on a fast notification."""
+        if notification.class_ != "EVENT":
+            self._other_class(notification)
+            return
+        try:
+            event = decode(notification.message)
+        except DecodeError as error:
+            self.reject(error.reason)
+            return
+        self._event(event)
+
+    def keep(self, notification: Notification, done: Done) -> None:
+        """Put a slow notification's jobs into the queue; `done` follows in the loop's thread."""
+        event = None
+        try:
+            if notification.class_ == "SIEVE":
+                jobs = self._sieve_jobs(notification)
+            else:
+                event = decode(notification.message)
+                jobs = _alarm_jobs(event)
+        except DecodeError as error:
+            self.reject(error.reason)
+            done(QueueError(error.reason))
+            return
+        if not jobs:
+            done(None)
+            if event is not None:
+                self._event(event)
+            return
+        self.events["CalendarAlarm" if event is not None else "SIEVE"] += 1
+
+        def stored(error: QueueError | None) -> None:
+            self._hop(lambda: self._stored(jobs, event, notification, done, error))
+
+        self._queue.submit(jobs, stored)
+
+    def reject(self, reason: str) -> None:
+        """Count input that made no sense; one log line per reason and minute."""
+        self.rejected[reason] += 1
+        held_back = self._limited.allows(f"rejected:{reason}")
+        if held_back is not None:
+            log.warning("event_rejected", reason=reason, held_back=held_back)
+        if self._tap:
+            self._tap.tell(Happening(self._wall(), "rejected", reason))
+
+    # --- fast ------------------------------------------------------------------------------------
+
+    def _event(self, event: MailboxEvent) -> None:
+        event_type = event.event_type
+        self.events[event_type if event_type in KNOWN_EVENTS else "other"] += 1
+        self._sequence += 1
+        if self._sequence % LAG_SAMPLE == 0 and event.timestamp is not None:
+            self._note_lag(event.timestamp)
+        goes = route(event)
+        if goes.rests:
+            self.results["rests"] += 1
+            if self._tap:
+                self._tell(event, goes, "rests", goes.rests, 0)
+            return
+        mask = self._publisher.change(goes)
+        streams = self._publisher.outlet.streams_of(goes.account) if goes.account else 0
+        outcome = "known" if not mask and goes.account else "told" if streams else "noted"
+        self.results[outcome] += 1
+        if self._tap:
+            self._tell(event, goes, outcome, "", mask, streams)
+
+    def _tell(
+        self,
+        event: MailboxEvent,
+        goes: Route,
+        outcome: str,
+        detail: str,
+        mask: int,
+        streams: int = 0,
+    ) -> None:
+        numbers = self._publisher.table.numbers(goes.account) if goes.account else None
+        self._tap.tell(
+            Happening(
+                self._wall(),
+                outcome,
+                "resync" if mask & RESYNC else detail,
+                event,
+                account=goes.account,
+                streams=streams,
+                moved=tuple(name for at, name in enumerate(NAMES) if mask >> at & 1),
+                numbers=dict(zip(NAMES, numbers.values, strict=True)) if numbers else None,
+            )
+        )
+
+    def _note_lag(self, timestamp: str) -> None:
+        try:
+            lag = self._wall() - datetime.fromisoformat(timestamp).timestamp()
+        except (ValueError, OverflowError):
+            return
+        if len(self.lags) < 10_000:
+            self.lags.append(max(0.0, lag))
+
+    def _other_class(self, notification: Notification) -> None:
+        class_ = notification.class_
+        self.results["ignored"] += 1
+        self.events[class_ if class_ in _UNHANDLED else "other"] += 1
+        if self._tap:
+            self._tap.tell(
+                Happening(self._wall(), "ignored", "nobody handles its class", None, notification)
+            )
+
+    # --- slow ------------------------------------------------------------------------------------
+
+    def _sieve_jobs(self, notification: Notification) -> list[NewJob]:
+        asked = sieve_notify(notification)
+        if not asked.account:
+            raise DecodeError("no-account")
+        self._sequence += 1
+        # The spooled file is one delivery's; without one, nothing says that two are the same.
+        delivery = notification.filepath or f"{self._wall()}-{self._sequence}"
+        return [
+            NewJob(
+                kind="sieve_notify",
+                key=sieve_key(asked, delivery),
+                account=asked.account,
+                payload=asked.to_json(),
+                attachment_path=notification.filepath,
+            )
+        ]
+
+    def _stored(
+        self,
+        jobs: Sequence[NewJob],
+        event: MailboxEvent | None,
+        notification: Notification,
+        done: Done,
+        error: QueueError | None,
+    ) -> None:
+        done(error)
+        outcome, detail = "kept", f"{len(jobs)} {jobs[0].kind}"
+        if error is not None:
+            outcome, detail = "refused", error.reason
+            held_back = self._limited.allows(f"refused:{error.reason}")
+            if held_back is not None:
+                log.error("job_refused", reason=error.reason, held_back=held_back)
+        self.results[outcome] += 1
+        if self._tap:
+            account = jobs[0].account
+            self._tap.tell(
+                Happening(self._wall(), outcome, detail, event, notification, account=account)
+            )
+
+
+def _alarm_jobs(event: MailboxEvent) -> list[NewJob]:
+    """Return one job per recipient of an alarm that asks for mail; none for other events."""
+    if event.event_type != "CalendarAlarm" or (event.action or "").lower() != "email":
+        return []
+    alarm = calendar_alarm(event)
+    if not alarm.account:
+        raise DecodeError("no-account")
+    return [
+        NewJob(
+            kind="calendar_alarm",
+            key=key,
+            account=alarm.account,
+            payload=replace(alarm, recipients=(recipient,)).to_json(),
+        )
+        for key, recipient in alarm_jobs(alarm)
+    ]

@@ -1,0 +1,287 @@
+"""Where mail servers hand in their events: two UNIX sockets, answered before any work is done.
+
+Knows sockets, replies and their order; `protocol` knows what the bytes mean, the `Taker` what is to
+be done with them. A producer waits for framing only, for slow events also for one commit: Cyrus
+holds mailbox locks meanwhile. An event that arrives whole costs no task and no wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from pusher.protocol.framing import Item, Rejected, StreamFraming
+from pusher.protocol.notification import Notification, decode_datagram
+from pusher.reactor import EPOLLIN, Reactor
+from shared.errors import DecodeError, QueueError
+
+#: The one reply every Cyrus takes well, and the one it logs as a refusal.
+OK: Final = b"OK ()\r\n"
+NO: Final = b"NO ()\r\n"
+#: Events taken per round, so that readers are told and streams are served in between.
+PER_ROUND: Final = 32
+_READ_BYTES: Final = 65_536
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_SECONDS: Final = 0.2
+
+Done = Callable[[QueueError | None], None]
+
+
+class Taker(Protocol):
+    """What intake hands notifications to; synchronous, never waits."""
+
+    def is_slow(self, notification: Notification) -> bool:
+        """Tell whether the producer must wait until it is durable; must be quick."""
+
+    def take(self, notification: Notification) -> None:
+        """Act on a fast one; the producer has its answer already."""
+
+    def keep(self, notification: Notification, done: Done) -> None:
+        """Make a slow one durable, then call `done` in this thread."""
+
+    def reject(self, reason: str) -> None:
+        """Account for input that made no sense."""
+
+
+class _Producer:
+    """One stream connection; replies keep the order of its requests."""
+
+    __slots__ = ("ended", "framing", "heard_at", "replies", "socket")
+
+    def __init__(self, connection: socket.socket, max_bytes: int, now: float) -> None:
+        self.socket = connection
+        self.framing = StreamFraming(max_bytes)
+        self.heard_at = now
+        self.replies: deque[list[bytes]] = deque()  # [] = not known yet
+        self.ended = False
+
+
+class Intake:
+    """Serves both sockets in the reactor and gives what arrives to `taker`.
+
+    `counts` has connections, requests and datagrams, and why connections were cut.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        taker: Taker,
+        *,
+        stream: socket.socket | None,
+        datagram: socket.socket | None,
+        max_bytes: int,
+        idle_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._reactor = reactor
+        self._taker = taker
+        self._max_bytes = max_bytes
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._stream = stream
+        self._datagram = datagram
+        self._buffer = bytearray(max_bytes + 1)
+        self._view = memoryview(self._buffer)
+        self._producers: dict[int, _Producer] = {}
+        self._resume_at: float | None = None
+        if stream is not None:
+            stream.setblocking(False)
+            reactor.add(stream.fileno(), EPOLLIN, self._on_listener, last=True)
+        if datagram is not None:
+            datagram.setblocking(False)
+            reactor.add(datagram.fileno(), EPOLLIN, self._on_datagrams)
+
+    def __len__(self) -> int:
+        return len(self._producers)
+
+    def stop(self) -> None:
+        """Take what lies in the sockets, then stop listening; open connections go on."""
+        if self._datagram is not None:
+            while self._take_datagrams():
+                pass
+            self._reactor.remove(self._datagram.fileno())
+            self._datagram.close()
+            self._datagram = None
+        if self._stream is not None:
+            self._on_listener(0, 0)
+            if self._resume_at is None:
+                self._reactor.remove(self._stream.fileno())
+            self._stream.close()
+            self._stream = None
+
+    def close(self) -> None:
+        """Stop, and close all connections; unanswered producers see a closed connection."""
+        self.stop()
+        for producer in list(self._producers.values()):
+            self._close(producer)
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while a producer still waits for an answer that is to come."""
+        return any(producer.replies for producer in self._producers.values())
+
+    def tick(self) -> None:
+        """Cut producers that stopped in the middle of a request; call it about once a second."""
+        now = self._clock()
+        late = now - self._idle_seconds
+        for producer in list(self._producers.values()):
+            if not producer.framing.idle and producer.heard_at <= late:
+                self._taker.reject("truncated")
+                self._cut(producer, "half-request")
+        if self._resume_at is not None and self._resume_at <= now and self._stream is not None:
+            self._resume_at = None
+            self._reactor.add(self._stream.fileno(), EPOLLIN, self._on_listener, last=True)
+
+    # --- datagrams -------------------------------------------------------------------------------
+
+    def _on_datagrams(self, _descriptor: int, _events: int) -> None:
+        self._take_datagrams()
+
+    def _take_datagrams(self) -> bool:
+        """Take some; True if there may be more."""
+        assert self._datagram is not None
+        receive, view, taker = self._datagram.recv_into, self._view, self._taker
+        for taken in range(PER_ROUND):
+            try:
+                size = receive(view)
+            except BlockingIOError:
+                self.counts["datagrams"] += taken
+                return False
+            if size > self._max_bytes:
+                taker.reject("oversized")
+                continue
+            try:
+                notification = decode_datagram(bytes(view[:size]))
+            except DecodeError as error:
+                taker.reject(error.reason)
+                continue
+            if taker.is_slow(notification):
+                taker.keep(notification, _nobody_waits)
+            else:
+                taker.take(notification)
+        self.counts["datagrams"] += PER_ROUND
+        return True
+
+    # --- stream connections ----------------------------------------------------------------------
+
+    def _on_listener(self, _descriptor: int, _events: int) -> None:
+        assert self._stream is not None
+        for _ in range(PER_ROUND):
+            try:
+                connection, _address = self._stream.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause()
+                    return
+                continue
+            connection.setblocking(False)
+            self.counts["connections"] += 1
+            producer = _Producer(connection, self._max_bytes, self._clock())
+            descriptor = connection.fileno()
+            self._producers[descriptor] = producer
+            self._reactor.add(descriptor, EPOLLIN, self._on_producer)
+            self._read(producer)
+
+    def _pause(self) -> None:
+        self.counts["no-descriptors"] += 1
+        if self._stream is not None and self._resume_at is None:
+            self._reactor.remove(self._stream.fileno())
+            self._resume_at = self._clock() + _EXHAUSTED_SECONDS
+
+    def _on_producer(self, descriptor: int, _events: int) -> None:
+        producer = self._producers.get(descriptor)
+        if producer is not None:
+            self._read(producer)
+
+    def _read(self, producer: _Producer) -> None:
+        try:
+            data = producer.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._close(producer)
+            return
+        if not data:
+            self._end(producer)
+            return
+        producer.heard_at = self._clock()
+        framing = producer.framing
+        for item in framing.feed(data):
+            self._request(producer, item)
+        if framing.error is not None:
+            self._taker.reject(framing.error.reason)
+            self._cut(producer, "bad-framing")
+
+    def _end(self, producer: _Producer) -> None:
+        """The producer has said all it will; close once it has all its answers."""
+        for item in producer.framing.finish():
+            self._request(producer, item)
+        producer.ended = True
+        if producer.replies:
+            self._reactor.remove(producer.socket.fileno())
+        else:
+            self._close(producer)
+
+    def _request(self, producer: _Producer, item: Item) -> None:
+        self.counts["requests"] += 1
+        taker = self._taker
+        if isinstance(item, Rejected):
+            taker.reject(item.reason)
+            self._reply(producer, NO)
+        elif taker.is_slow(item):
+            reply: list[bytes] = []
+            producer.replies.append(reply)
+            taker.keep(item, lambda error: self._kept(producer, reply, error))
+        else:
+            # Answer first: whoever waits here holds locks in the mail server.
+            self._reply(producer, OK)
+            taker.take(item)
+
+    def _kept(self, producer: _Producer, reply: list[bytes], error: QueueError | None) -> None:
+        reply.append(OK if error is None else NO)
+        replies = producer.replies
+        while replies and replies[0]:
+            self._send(producer, replies.popleft()[0])
+        if producer.ended and not replies:
+            self._close(producer)
+
+    def _reply(self, producer: _Producer, answer: bytes) -> None:
+        if producer.replies:
+            producer.replies.append([answer])
+        else:
+            self._send(producer, answer)
+
+    def _send(self, producer: _Producer, answer: bytes) -> None:
+        try:
+            if producer.socket.send(answer) == len(answer):
+                return
+        except BlockingIOError:
+            pass
+        except OSError:
+            return  # gone; the read side will notice
+        # Tens of thousands of answers lie unread: it has stopped listening to us.
+        self._close(producer)
+        self.counts["cut-replies-unread"] += 1
+
+    def _cut(self, producer: _Producer, why: str) -> None:
+        self.counts[f"cut-{why}"] += 1
+        self._send(producer, NO)
+        self._close(producer)
+
+    def _close(self, producer: _Producer) -> None:
+        descriptor = producer.socket.fileno()
+        if descriptor >= 0:
+            self._producers.pop(descriptor, None)
+            self._reactor.remove(descriptor)
+            producer.socket.close()
+
+
+def _nobody_waits(_error: QueueError | None) -> None:
+    """A datagram has no way back; the loss of one that could not be kept is counted by `keep`."""
