@@ -7,6 +7,7 @@ whom: owner and folder are `imapurl`'s, `counters` and `mailbox_acl` have their 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
@@ -275,7 +276,7 @@ def decode(message: bytes) -> MailboxEvent:
     """
     try:
         return _event.decode(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, ValueError):  # ValueError: UTF-8, or a number of 5000 digits
         return _without_bad_fields(_any_object(message))
     except RecursionError:
         raise DecodeError("too-deep") from None
@@ -299,7 +300,9 @@ def _any_object(message: bytes) -> dict[str, Any]:
     # The standard library's reader takes the halves of surrogate pairs msgspec stops at.
     text = message.decode("utf-8", "replace")
     try:
-        lenient = json.loads(text, parse_constant=_no_constant)
+        lenient = json.loads(
+            text, parse_constant=_no_constant, parse_float=_float, parse_int=_integer
+        )
         clean = json.dumps(lenient, ensure_ascii=False).encode("utf-8", "replace")
         given = msgspec.json.decode(clean)
     except RecursionError:
@@ -309,6 +312,16 @@ def _any_object(message: bytes) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise DecodeError("not-an-object")
     return given
+
+
+def _float(digits: str) -> float:
+    # 1e999 is good JSON, but would be infinite here. No field takes a float, so any will do.
+    return max(-sys.float_info.max, min(float(digits), sys.float_info.max))
+
+
+def _integer(digits: str) -> int | float:
+    # As long as that it is no good value, and Python would refuse to read it.
+    return int(digits) if len(digits) < 30 else _float(digits)
 
 
 def _no_constant(name: str) -> NoReturn:
