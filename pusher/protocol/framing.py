@@ -61,7 +61,7 @@ class StreamFraming:
             return []
         items: list[Item] = []
         if not self._buffer:
-            data = self._take_whole_events(data, items)
+            data = data[self._take_whole_events(data, items) :]
         self._buffer += data
         try:
             while self._buffer and self._advance(items):
@@ -82,7 +82,8 @@ class StreamFraming:
         item = _line(line) if line.startswith(b"{") else Rejected("truncated")
         return [Rejected("truncated") if item == Rejected("not-json") else item]
 
-    def _take_whole_events(self, data: bytes, items: list[Item]) -> bytes:
+    def _take_whole_events(self, data: bytes | bytearray, items: list[Item]) -> int:
+        """Take the mailbox events `data` starts with; returns the offset behind them."""
         at = 0
         while match := _event(data, at):
             end = match.end() + int(match[2])
@@ -90,10 +91,10 @@ class StreamFraming:
             if not data.startswith(_EVENT_TAIL, end) or after - at > self._max_bytes:
                 break
             method = None if match[1] == b"NIL" else text(match[1])
-            message = data[match.end() : end]
+            message = bytes(data[match.end() : end])
             items.append(Notification(method, "EVENT", None, None, None, (), message, None))
             at = after
-        return data[at:] if at else data
+        return at
 
     def _advance(self, items: list[Item]) -> bool:
         """Take one request off the buffer; False if it needs more data."""
@@ -103,6 +104,10 @@ class StreamFraming:
                 return False
             if self._buffer[0] == _BRACE:
                 return self._advance_line(items)
+            # After a request that came in pieces, whole ones may follow in the same data.
+            if whole := self._take_whole_events(self._buffer, items):
+                del self._buffer[:whole]
+                return True
             self._dlist = Tokenizer(self._max_bytes)
         return self._advance_dlist(self._dlist, items)
 
