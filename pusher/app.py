@@ -112,10 +112,10 @@ class App:
             max_attachment_bytes=config.queue.max_message_bytes,
         )
         self._closing.callback(queue.close)
-        self._writer = QueueWriter(queue, clock=time.time)
+        self._writer = QueueWriter(queue, clock=time.time, hop=self._hop)
         self._tap = Tap()
         self._dispatcher = Dispatcher(
-            self._publisher, self._writer, self._tap, self._hop, limited=self._limited
+            self._publisher, self._writer, self._tap, limited=self._limited
         )
         self._doorkeeper = Doorkeeper(
             self._hub.reactor,

@@ -42,24 +42,20 @@ _ALARM: Final = b"CalendarAlarm"
 
 
 class Queue(Protocol):
-    """Where slow jobs go: stored together or not at all, then `done` is called in some thread."""
+    """Where slow jobs go: stored together or not at all, then `done` is called in the loop."""
 
     def submit(self, jobs: Sequence[NewJob], done: Done) -> None:
         """Never blocks."""
 
 
 class Dispatcher:
-    """Takes what intake hands over (see `intake.Taker`).
-
-    `hop` runs a function in the loop's thread from any other; `wall` is seconds since the epoch.
-    """
+    """Takes what intake hands over (see `intake.Taker`); `wall` is seconds since the epoch."""
 
     def __init__(
         self,
         publisher: Publisher,
         queue: Queue,
         tap: Tap,
-        hop: Callable[[Callable[[], None]], None],
         *,
         wall: Callable[[], float] = time.time,
         limited: Limited | None = None,
@@ -71,7 +67,6 @@ class Dispatcher:
         self._publisher = publisher
         self._queue = queue
         self._tap = tap
-        self._hop = hop
         self._wall = wall
         self._limited = limited or Limited()
         self._sequence = 0
@@ -116,7 +111,7 @@ class Dispatcher:
         self.events["CalendarAlarm" if event is not None else "SIEVE"] += 1
 
         def stored(error: QueueError | None) -> None:
-            self._hop(lambda: self._stored(jobs, event, notification, done, error))
+            self._stored(jobs, event, notification, done, error)
 
         self._queue.submit(jobs, stored)
 
