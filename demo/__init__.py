@@ -1,0 +1,1 @@
+"""The demo page, the smoke test and a private Cyrus: run by `bin/run`, never installed."""
