@@ -77,6 +77,7 @@ class App:
         self._token = trio.lowlevel.current_trio_token()
         self._stopping = trio.Event()
         self._api_stopping = trio.Event()
+        self._api_stopped = trio.Event()
         self._drained = trio.Event()
         self._problems: dict[str, str] = {}
         self._limited = Limited()
@@ -265,6 +266,7 @@ class App:
             shutdown_trigger=self._api_stopping.wait,
             mode="asgi",
         )
+        self._api_stopped.set()
 
     # --- state on disk ---------------------------------------------------------------------------
 
@@ -316,6 +318,9 @@ class App:
         self._api_stopping.set()
         with trio.move_on_after(1):
             await trio.to_thread.run_sync(self._writer.close, abandon_on_cancel=True)
+        with trio.move_on_after(1):
+            # Cancelled in the middle of its own ending, the API server fails and so would we.
+            await self._api_stopped.wait()
         await trio.lowlevel.checkpoint()  # answers of the last commits hop in now
         self._intake.close()
 
