@@ -75,12 +75,22 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _alive(server: Server, measure: Callable[[Server], Sample]) -> Sample:
+    """Measure a server; what it gave does not count if it did not live to the end."""
+    try:
+        sample = measure(server)
+        if server.process.poll() is None:
+            return sample
+    except Exception:  # a benchmark reports what it can
+        note(f"{server.name}: {traceback.format_exc()}")
+    note(f"{server.name} (exit {server.process.poll()}) said: {server.said()}")
+    return {}
+
+
 def _measured(recipe: Recipe, measure: Callable[[Server], Sample]) -> Sample:
     try:
         with recipe.running() as server:
-            return measure(server)
+            return _alive(server, measure)
     except servers.StartError as problem:
         note(f"{recipe.name} did not start: {problem}")
-    except Exception:  # a benchmark reports what it can
-        note(f"{recipe.name}: {traceback.format_exc()}")
     return {}

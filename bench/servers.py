@@ -51,6 +51,10 @@ class Server:
         """The first process; all others are its descendants."""
         return self.process.pid
 
+    def said(self) -> str:
+        """The end of what the server wrote to its output."""
+        return _said(self.directory)
+
     def gauge(self, name: str) -> float | None:
         """The highest sample of a metric the server shows, None if it shows none."""
         if self.metrics_url is None:
@@ -259,10 +263,14 @@ def wait(process: subprocess.Popen[bytes], directory: Path, ready: Callable[[], 
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
             _stop(process)
-            said = (directory / "log").read_text("utf-8", errors="replace")[-2000:]
-            raise StartError(f"exit {process.returncode}: {said.strip() or 'nothing said'}")
+            raise StartError(f"exit {process.returncode}: {_said(directory)}")
         time.sleep(0.05)
     proc.settled(process.pid)
+
+
+def _said(directory: Path) -> str:
+    text = (directory / "log").read_text("utf-8", errors="replace")
+    return text[-3000:].strip() or "nothing"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

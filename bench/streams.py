@@ -174,7 +174,7 @@ def _handshakes(server: Server, count: int) -> Sample:
         proc.settled(server.pid)  # the ends of the connections are work too
         spent = proc.cpu(server.pid) - before
     return {
-        "cpu_per_connection": spent.total * _MICRO / max(1.0, answer["connections"]),
+        "cpu_per_connection": spent.total * _MICRO / answer["connections"],
         **_picked(answer, "per_second", "p50_us", "p99_us", "failed"),
     }
 
@@ -330,7 +330,7 @@ def _publishing(
         answer = client.ask(command, seconds, amount)
         time.sleep(0.05)  # what follows the last write belongs to it
         spent = proc.cpu(server.pid) - before
-    deliveries, events = max(1.0, answer["deliveries"]), max(1.0, answer["published"])
+    deliveries, events = answer["deliveries"], answer["published"]
     if answer["foreign"] or answer["failed_posts"]:
         note(f"{server.name}: unexpected: {answer}")
     return {
