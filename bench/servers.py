@@ -119,6 +119,7 @@ datagram = "{directory}/d"
 listen = "127.0.0.1:{port}"
 processes = {processes}
 max_connections = 200000
+max_connections_per_account = 20000
 
 [api]
 listen = "127.0.0.1:{api_port}"

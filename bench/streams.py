@@ -26,6 +26,7 @@ from bench.servers import Server, limit, nchan, ours
 _MICRO = 1e6
 _STREAMS = 10_000
 _OUTSTANDING = 300
+_LAG = "pusher_loop_lag_max_seconds"
 
 
 def memory(options: Options) -> Iterator[Figure]:
@@ -264,16 +265,21 @@ def lag(options: Options) -> Iterator[Figure]:
         lambda server: _stall(server, options.seconds(8)),
     )
     yield results.worst("loop_lag_max_ms", "ms", value_at_most(50))
+    yield results.worst("lag_at_start_ms", "ms")
+    yield results.worst("max_us", "us")
     yield results.figure("p99_us", "us")
     yield results.worst("behind", "events")
     yield results.worst("lost", "deliveries", value_at_most(0))
 
 
 def _stall(server: Server, seconds: float) -> Sample:
+    """The gauge is the longest of the last minute or two: start-up and opening are in it too."""
+    before = server.gauge(_LAG)
     sample = _publishing(server, shuffled(readers(_STREAMS)), "rate", seconds, 5_000)
-    stall = server.gauge("pusher_loop_lag_max_seconds")
-    if stall is not None:
-        sample["loop_lag_max_ms"] = stall * 1_000
+    after = server.gauge(_LAG)
+    if before is not None and after is not None:
+        sample["lag_at_start_ms"] = before * 1_000
+        sample["loop_lag_max_ms"] = after * 1_000
     return sample
 
 
@@ -323,7 +329,8 @@ def _publishing(
     """Open one stream per account number, warm up, publish, and say what it cost the server."""
     paths = write_paths(server, "paths", accounts)
     with load(server) as (client,):
-        _opened(client, server, paths, len(accounts))
+        if _opened(client, server, paths, len(accounts)) < len(accounts):
+            return {}  # cheaper, but not what is to be measured
         client.ask(command, 1, amount)
         proc.settled(server.pid)
         before = proc.cpu(server.pid)
