@@ -368,12 +368,17 @@ def can_enter(folder: Path) -> bool:
     return found.returncode == 0
 
 
-def _check(folder: Path, notify: str) -> None:
+def check_machine() -> None:
+    """Raise CyrusError unless Cyrus is installed and we may start it."""
     if os.geteuid() != 0:
         raise CyrusError("Cyrus must be started as root; its services then run as user cyrus")
     for name in ("master", "imapd", "lmtpd", "httpd", "ctl_cyrusdb"):
         if not (PROGRAMS / name).exists():
             raise CyrusError(f"{PROGRAMS / name} is missing: apt-get install {PACKAGES}")
+
+
+def _check(folder: Path, notify: str) -> None:
+    check_machine()
     socket_path = notify.removeprefix("dlist:")
     if len(socket_path.encode()) > 107:
         raise CyrusError(f"the path of a UNIX socket has at most 107 bytes: {socket_path}")
