@@ -14,8 +14,16 @@ from typing import Final, Protocol
 import structlog
 from msgspec.structs import replace
 
-from pusher.intake import Done
-from pusher.protocol.mboxevent import CYRUS_EVENTS, RFC5423_EVENTS, MailboxEvent, decode
+from pusher.intake import SURELY_FAST, Buffer, Done
+from pusher.protocol.mboxevent import (
+    CHANGE_ERRORS,
+    CYRUS_EVENTS,
+    RFC5423_EVENTS,
+    MailboxChange,
+    MailboxEvent,
+    decode,
+    decode_change,
+)
 from pusher.protocol.normal import (
     alarm_jobs,
     calendar_alarm,
@@ -37,7 +45,7 @@ KNOWN_EVENTS: Final = frozenset(RFC5423_EVENTS) | frozenset(CYRUS_EVENTS)
 #: Classes that Cyrus may send on the same socket and that nothing here handles.
 _UNHANDLED: Final = frozenset({"MAIL", "IMIP"})
 #: One event in so many has its lag measured: its own timestamp against our clock.
-LAG_SAMPLE: Final = 16
+LAG_SAMPLE: Final = 64
 _ALARM: Final = b"CalendarAlarm"
 
 
@@ -65,29 +73,53 @@ class Dispatcher:
         self.rejected: Counter[str] = Counter()
         self.lags: list[float] = []
         self._publisher = publisher
+        self._connected = publisher.outlet.accounts
         self._queue = queue
         self._tap = tap
         self._wall = wall
         self._limited = limited or Limited()
         self._sequence = 0
+        self._until_sample = 1
 
     # --- what intake asks ------------------------------------------------------------------------
 
     def is_slow(self, notification: Notification) -> bool:
         """Tell whether it may become jobs; looks for a word, does not decode."""
-        class_ = notification.class_
-        return _ALARM in notification.message if class_ == "EVENT" else class_ == "SIEVE"
+        class_, message = notification.class_, notification.message
+        if class_ == "EVENT":
+            return not message.startswith(SURELY_FAST) and _ALARM in message
+        return class_ == "SIEVE"
 
     def take(self, notification: Notification) -> None:
         """Act on a fast notification."""
         if notification.class_ != "EVENT":
             self._other_class(notification)
             return
+        self.take_event(notification.message)
+
+    def take_event(self, message: Buffer) -> None:
+        """Act on the JSON of a fast mailbox event; `message` may change afterwards."""
+        self._until_sample -= 1
+        if self._tap or self._until_sample <= 0:
+            self._take_whole(bytes(message))
+            return
         try:
-            event = decode(notification.message)
+            event = decode_change(message)
+        except CHANGE_ERRORS:
+            self._take_whole(bytes(message))
+            return
+        self._event(event)
+
+    def _take_whole(self, message: bytes) -> None:
+        """Act on an event that somebody wants to see, that is odd, or that is a sample."""
+        try:
+            event = decode(message)
         except DecodeError as error:
             self.reject(error.reason)
             return
+        if self._until_sample <= 0:
+            self._until_sample = LAG_SAMPLE
+            self._note_lag(event.timestamp)
         self._event(event)
 
     def keep(self, notification: Notification, done: Done) -> None:
@@ -126,40 +158,38 @@ class Dispatcher:
 
     # --- fast ------------------------------------------------------------------------------------
 
-    def _event(self, event: MailboxEvent) -> None:
+    def _event(self, event: MailboxChange | MailboxEvent) -> None:
         event_type = event.event_type
         self.events[event_type if event_type in KNOWN_EVENTS else "other"] += 1
-        self._sequence += 1
-        if self._sequence % LAG_SAMPLE == 0 and event.timestamp is not None:
-            self._note_lag(event.timestamp)
         goes = route(event)
-        if goes.rests:
-            self.results["rests"] += 1
-            if self._tap:
-                self._tell(event, goes, "rests", goes.rests, 0)
-            return
-        mask = self._publisher.change(goes)
-        streams = self._publisher.outlet.streams_of(goes.account) if goes.account else 0
-        outcome = "known" if not mask and goes.account else "told" if streams else "noted"
+        if goes.rests and event.counters is None:
+            mask, outcome = 0, "rests"
+        else:
+            mask = self._publisher.change(goes, event)
+            if mask:
+                outcome = "told" if goes.account in self._connected else "noted"
+            else:
+                outcome = "known" if goes.account is not None else "noted"
         self.results[outcome] += 1
         if self._tap:
-            self._tell(event, goes, outcome, "", mask, streams)
+            self._tell(event, goes, outcome, mask)
 
     def _tell(
         self,
-        event: MailboxEvent,
+        event: MailboxChange | MailboxEvent,
         goes: Route,
         outcome: str,
-        detail: str,
         mask: int,
-        streams: int = 0,
     ) -> None:
+        if isinstance(event, MailboxChange):
+            return
+        streams = self._publisher.outlet.streams_of(goes.account) if goes.account else 0
         numbers = self._publisher.table.numbers(goes.account) if goes.account else None
         self._tap.tell(
             Happening(
                 self._wall(),
                 outcome,
-                "resync" if mask & RESYNC else detail,
+                "resync" if mask & RESYNC else goes.rests,
                 event,
                 account=goes.account,
                 streams=streams,
@@ -168,9 +198,9 @@ class Dispatcher:
             )
         )
 
-    def _note_lag(self, timestamp: str) -> None:
+    def _note_lag(self, timestamp: str | None) -> None:
         try:
-            lag = self._wall() - datetime.fromisoformat(timestamp).timestamp()
+            lag = self._wall() - datetime.fromisoformat(timestamp or "").timestamp()
         except (ValueError, OverflowError):
             return
         if len(self.lags) < 10_000:

@@ -78,6 +78,8 @@ class Hub:
         self._expires = array("I")  # seconds since the epoch at which the token ends
         self._outboxes: dict[int, Outbox] = {}
         self._tls: dict[int, ssl.SSLSocket] = {}
+        #: Writes bytes to a descriptor; all streams of a listener are TLS, or none.
+        self._send: Callable[[int, bytes], int] = os.write
         self._open = 0
         self._slot = 0
 
@@ -131,6 +133,7 @@ class Hub:
         self.counts.opened += 1
         if tls is not None:
             self._tls[descriptor] = tls
+            self._send = self._send_tls
         self._epoll.register(descriptor, EPOLLGONE)
         self._write(descriptor, head)
 
@@ -177,25 +180,8 @@ class Hub:
     def publish(self, account: str, numbers: Numbers, mask: int) -> None:
         """Tell the streams of `account` its new numbers; `mask` says which moved."""
         fds = self._streams.get(account)
-        if fds is None:
-            return
-        outboxes, profiles = self._outboxes, self._profile
-        profile, block = None, b""
-        for descriptor in fds:
-            wanted = profiles[descriptor]
-            if wanted is None:
-                continue
-            if wanted is not profile:
-                profile = wanted
-                block = sse.change(profile, account, numbers, mask)
-            if not block:
-                continue
-            if outboxes and descriptor in outboxes:
-                outboxes[descriptor].put(account, account, numbers, mask)
-            elif not self._write(descriptor, block, account, account, numbers, mask):
-                continue
-            elif profile.closes_after_state:
-                self._close_after_state(descriptor)
+        if fds is not None:
+            self._tell(fds, account, account, numbers, mask)
 
     def publish_shared(self, account: str, owner: str, numbers: Numbers, mask: int) -> None:
         """Tell the streams of `account` that a mailbox of `owner`, which it may see, has changed.
@@ -203,76 +189,84 @@ class Hub:
         The values are the owner's; the id is the reader's own, so that a missed change shows when
         it comes back.
         """
-        for descriptor in self._streams.get(account, ()):
-            profile = self._profile[descriptor]
-            if profile is None:
+        fds = self._streams.get(account)
+        if fds is not None:
+            self._tell(fds, account, owner, numbers, mask)
+
+    def _tell(
+        self, fds: tuple[int, ...], account: str, about: str, numbers: Numbers, mask: int
+    ) -> None:
+        outboxes, profiles, sent, send = self._outboxes, self._profile, self._sent, self._send
+        now, written = int(self._clock() * 10), 0
+        profile, block, size, closes = None, b"", 0, False
+        for descriptor in fds:
+            wanted = profiles[descriptor]
+            if wanted is not profile:
+                profile = wanted
+                block = b"" if profile is None else _block(profile, account, about, numbers, mask)
+                size = len(block)
+                closes = profile is not None and profile.closes_after_state
+            if not size:
                 continue
-            if descriptor in self._outboxes:
-                self._outboxes[descriptor].put(account, owner, numbers, mask)
+            if outboxes and descriptor in outboxes:
+                outboxes[descriptor].put(account, about, numbers, mask)
                 continue
-            block = sse.shared_change(profile, owner, numbers, mask)
-            if (
-                block
-                and self._write(descriptor, block, account, owner, numbers, mask)
-                and profile.closes_after_state
-            ):
+            try:
+                taken = send(descriptor, block)
+            except BlockingIOError:
+                # Nothing is under way, so a newer change may still take this one's place.
+                self._fall_behind(descriptor).put(account, about, numbers, mask)
+                continue
+            except OSError:
+                self._gone(descriptor)
+                continue
+            if taken != size:
+                self._fall_behind(descriptor).rest = block[taken:]
+                continue
+            sent[descriptor] = now
+            written += 1
+            if closes:
                 self._close_after_state(descriptor)
+        self.counts.written += written
 
-    def _close_after_state(self, descriptor: int) -> None:
-        self.counts.closed_after_state += 1
-        self.close(descriptor)
-
-    def _write(
-        self,
-        descriptor: int,
-        block: bytes,
-        account: str = "",
-        about: str = "",
-        numbers: Numbers | None = None,
-        mask: int = 0,
-    ) -> bool:
-        """Write a block or owe it; the only place that writes to a stream. True if all went out.
-
-        A block of which nothing was taken is owed as its change, so that a newer one can replace
-        it; without numbers (the head of a response) it is owed as bytes.
-        """
+    def _write(self, descriptor: int, block: bytes) -> bool:
+        """Write bytes that nothing may take the place of; True if all went out, else owe them."""
         try:
-            tls = self._tls
-            taken = tls[descriptor].send(block) if tls else os.write(descriptor, block)
+            taken = self._send(descriptor, block)
         except BlockingIOError:
             taken = 0
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            # OpenSSL wants exactly these bytes again, so they cannot be replaced any more.
-            taken, numbers = 0, None
         except OSError:
-            self.counts.closed_by_reader += 1
-            self.close(descriptor)
+            self._gone(descriptor)
             return False
         if taken == len(block):
             self._sent[descriptor] = int(self._clock() * 10)
             self.counts.written += 1
             return True
-        self._owe(descriptor, block[taken:], account, about, numbers if not taken else None, mask)
+        self._fall_behind(descriptor).rest = block[taken:]
         return False
 
-    def _owe(
-        self,
-        descriptor: int,
-        rest: bytes,
-        account: str,
-        about: str,
-        numbers: Numbers | None,
-        mask: int,
-    ) -> None:
+    def _send_tls(self, descriptor: int, block: bytes) -> int:
+        """Do what os.write does, over TLS."""
+        try:
+            return self._tls[descriptor].send(block)
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0  # not "would block": OpenSSL wants exactly these bytes again
+
+    def _fall_behind(self, descriptor: int) -> Outbox:
         outbox = self._outboxes.get(descriptor)
         if outbox is None:
             outbox = self._outboxes[descriptor] = Outbox(b"", self._clock())
             self._epoll.modify(descriptor, EPOLLOUT | EPOLLGONE)
             self.counts.stalled += 1
-        if numbers is None:
-            outbox.rest = rest
-        else:
-            outbox.put(account, about, numbers, mask)
+        return outbox
+
+    def _gone(self, descriptor: int) -> None:
+        self.counts.closed_by_reader += 1
+        self.close(descriptor)
+
+    def _close_after_state(self, descriptor: int) -> None:
+        self.counts.closed_after_state += 1
+        self.close(descriptor)
 
     # --- readers that fell behind, went away, or are idle ----------------------------------------
 
@@ -281,8 +275,7 @@ class Hub:
         if descriptor >= len(self._owner) or self._owner[descriptor] is None:
             return
         if events & _GONE:
-            self.counts.closed_by_reader += 1
-            self.close(descriptor)
+            self._gone(descriptor)
         elif events & EPOLLOUT:
             self._catch_up(descriptor)
 
@@ -307,9 +300,7 @@ class Hub:
 
     def _owed_blocks(self, account: str, profile: Profile, outbox: Outbox) -> bytes:
         return b"".join(
-            sse.change(profile, account, numbers, mask)
-            if about == account
-            else sse.shared_change(profile, about, numbers, mask)
+            _block(profile, account, about, numbers, mask)
             for about, (numbers, mask) in outbox.take().items()
         )
 
@@ -349,3 +340,9 @@ class Hub:
         for descriptor in [fd for fd, box in self._outboxes.items() if box.since <= since]:
             self.counts.cut_stalled += 1
             self.close(descriptor)
+
+
+def _block(profile: Profile, account: str, about: str, numbers: Numbers, mask: int) -> bytes:
+    if about == account:
+        return sse.change(profile, account, numbers, mask)
+    return sse.shared_change(profile, about, numbers, mask)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Container
 from typing import Protocol
+from zlib import crc32
 
 from pusher.handshake import StreamRequest
 from pusher.protocol import sse
-from pusher.protocol.numbers import PAGE_NUMBERS, POSITIONS, SHARED, Numbers
+from pusher.protocol.counters import numbers as read_numbers
+from pusher.protocol.counters import parse as parse_counters
+from pusher.protocol.mboxevent import MailboxChange, MailboxEvent, states
+from pusher.protocol.numbers import DELIVERY, PAGE_NUMBERS, POSITIONS, SHARED, Numbers
 from pusher.state.modseq import Missed, ModseqTable
-from pusher.state.routing import Route
+from pusher.state.routing import Route, uncounted
 from shared.errors import ProtocolError
 
 _UNKNOWN = Numbers(0, (0,) * POSITIONS)
@@ -26,8 +30,8 @@ class Outlet(Protocol):
     """Where streams are held."""
 
     @property
-    def accounts(self) -> Collection[str]:
-        """The accounts with open streams."""
+    def accounts(self) -> Container[str]:
+        """The accounts with open streams: always the same, living object."""
 
     def streams_of(self, account: str) -> int:
         """How many streams of `account` are open."""
@@ -66,34 +70,57 @@ class Publisher:
         self.replayed = 0
         self._wall = wall
         self._jitter = jitter
+        self._connected = outlet.accounts
         self._moved: dict[str, int] = {}
         self._moved_shared: dict[tuple[str, str], int] = {}
 
-    def change(self, route: Route) -> int:
-        """Take what `route` says into the numbers; return the mask of what moved."""
-        account, now = route.account, self._wall()
-        mask = 0
+    def change(self, route: Route, event: MailboxChange | MailboxEvent) -> int:
+        """Take what `event` says into the numbers of `route`; return the mask of what moved."""
+        account, now, mask = route.account, self._wall(), 0
         if account is not None:
-            mask = self.table.apply(
-                account,
-                route.position,
-                route.counters,
-                route.modseq,
-                fresh=route.fresh,
-                mailbox=route.mailbox,
-                now=now,
-                also=route.also,
-            )
-            if mask and account in self.outlet.accounts:
+            mask = -1
+            if route.is_complete and event.counters is not None:
+                told = read_numbers(event.counters)
+                if len(told) >= 13:
+                    mask = self.table.apply_newest(account, told, now)
+            if mask < 0:
+                mask = self._change_late(account, route, event, now)
+            if mask and account in self._connected:
                 self._moved[account] = self._moved.get(account, 0) | mask
         if route.readers and (mask or account is None):
             self._change_for_others(route, mask or 1 << route.position, now)
         return mask
 
+    def _change_late(
+        self,
+        account: str,
+        route: Route,
+        event: MailboxChange | MailboxEvent,
+        now: float,
+    ) -> int:
+        counters = parse_counters(event.counters) if event.counters is not None else None
+        modseq = event.modseq if route.has_modseq else None
+        also = uncounted(states(event))
+        if route.delivers and modseq is not None:
+            also.append((DELIVERY, modseq))
+        mailbox = 0
+        if counters is None and modseq is not None:
+            mailbox = crc32((event.uri or "").partition(";")[0].encode())
+        return self.table.apply(
+            account,
+            route.position,
+            counters,
+            modseq,
+            fresh=route.fresh,
+            mailbox=mailbox,
+            now=now,
+            also=also,
+        )
+
     def _change_for_others(self, route: Route, mask: int, now: float) -> None:
         for reader in route.readers:
             self.table.touch(reader, SHARED, now)
-            if reader in self.outlet.accounts:
+            if reader in self._connected:
                 pair = (reader, route.account or "")
                 self._moved_shared[pair] = self._moved_shared.get(pair, 0) | mask
 
@@ -106,8 +133,7 @@ class Publisher:
                 publish(account, numbers(account) or _UNKNOWN, mask)
         if self._moved_shared:
             self._flush_shared()
-        if self.table.is_full:
-            self.table.rotate(self.outlet.accounts)
+        self.table.settle(self._connected)
 
     def _flush_shared(self) -> None:
         moved, self._moved_shared = self._moved_shared, {}

@@ -19,7 +19,8 @@ EPOLLOUT = select.EPOLLOUT
 EPOLLGONE = select.EPOLLRDHUP
 
 _BATCH = 512
-_ROUNDS_BEFORE_OTHERS = 8
+#: Other tasks (timers, the API) get a turn at least this often while events keep coming.
+_TURN_SECONDS = 0.005
 #: After a busy round, wait this long for more before the dearer wait through trio.
 _LINGER_SECONDS = 0.002
 
@@ -67,22 +68,24 @@ class Reactor:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        poll, descriptor = self.epoll.poll, self.epoll.fileno()
-        busy = 0
+        poll, descriptor, clock = self.epoll.poll, self.epoll.fileno(), time.perf_counter
+        was_busy, turn_ends = False, 0.0
         while True:
             ready = poll(0, _BATCH)
-            if not ready and busy:
-                busy = 0
+            if not ready and was_busy:
+                was_busy = False
                 ready = poll(_LINGER_SECONDS, _BATCH)
             if not ready:
                 await trio.lowlevel.wait_readable(descriptor)
+                turn_ends = clock() + _TURN_SECONDS
                 continue
-            self._round(ready)
-            busy += 1
-            if busy % _ROUNDS_BEFORE_OTHERS == 0:
+            was_busy = True
+            if self._round(ready) >= turn_ends:
                 await trio.lowlevel.checkpoint()
+                turn_ends = clock() + _TURN_SECONDS
 
-    def _round(self, ready: list[tuple[int, int]]) -> None:
+    def _round(self, ready: list[tuple[int, int]]) -> float:
+        """Call back for all that is ready; return the time it is then."""
         started = time.perf_counter()
         callbacks, default, last = self._callbacks, self._default, self._last
         accepting = None
@@ -95,7 +98,8 @@ class Reactor:
             callbacks.get(descriptor, default)(descriptor, events)
         for callback in self.after_round:
             callback()
-        took = time.perf_counter() - started
+        ended = time.perf_counter()
         self.rounds += 1
-        if took > self.longest_round_seconds:
-            self.longest_round_seconds = took
+        if ended - started > self.longest_round_seconds:
+            self.longest_round_seconds = ended - started
+        return ended

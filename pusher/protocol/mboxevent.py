@@ -262,10 +262,47 @@ class MailboxEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_
     bad_fields: Annotated[tuple[str, ...], msgspec.Meta(max_length=0)] = ()
 
 
+class MailboxChange(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_WIRE_NAMES):
+    """The part of a MailboxEvent that says whose numbers move; reading it takes half the time."""
+
+    event_type: Annotated[str, msgspec.Meta(min_length=1)]
+    uri: str | None = None
+    modseq: _Number | None = None
+    user: str | None = None
+    mbtype: str | None = None
+    mailbox_acl: str | None = None
+    counters: str | None = None
+    #: JSON, not looked into, as most events need nothing of it; empty if there is none.
+    jmap_states: msgspec.Raw = msgspec.Raw()
+    acl_subject: str | None = None
+    user_id: str | None = None
+
+
+_change: Final = msgspec.json.Decoder(MailboxChange)
 _event: Final = msgspec.json.Decoder(MailboxEvent)
 _FIELDS: Final = tuple(
     field for field in msgspec.structs.fields(MailboxEvent) if field.name != "bad_fields"
 )
+
+
+#: Reads an event as far as it concerns numbers; raises one of CHANGE_ERRORS if anything in it is
+#: odd: then `decode` knows better.
+decode_change: Final = _change.decode
+CHANGE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def states(event: MailboxChange | MailboxEvent) -> dict[str, str]:
+    """The JMAP states an event tells: decimal text by type name; empty if none, or odd."""
+    told = event.jmap_states
+    if told is None or isinstance(told, dict):
+        return told or {}
+    try:
+        return _states(told) if told else {}
+    except msgspec.MsgspecError:
+        return {}
+
+
+_states: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 def decode(message: bytes) -> MailboxEvent:

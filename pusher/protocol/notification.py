@@ -65,6 +65,21 @@ def text(raw: bytes) -> str:
         return raw.decode("utf-8", "replace")
 
 
+def event_head(data: bytes) -> bytes:
+    """What precedes MESSAGE in a datagram of CLASS EVENT; b"" if it is not as plain as nearly all
+    are: METHOD and MESSAGE, nothing in between, nothing after.
+    """
+    head = data.find(b"\x00")
+    start = head + len(_EVENT_HEAD)
+    if not data.startswith(_EVENT_HEAD, head) or head < 1 or data[0] == _BRACE:
+        return b""
+    return data[:start] if data.find(b"\x00", start) == len(data) - 1 else b""
+
+
+# CLASS EVENT, no PRIORITY, USER or MAILBOX, no OPTIONS.
+_EVENT_HEAD: Final = b"\x00EVENT\x00\x00\x00\x000\x00"
+
+
 def decode_datagram(data: bytes) -> Notification:
     """One datagram as a notification: NUL separated fields, or one JSON object (first byte `{`).
 

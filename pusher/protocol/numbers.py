@@ -5,6 +5,7 @@ A change mask has bit `1 << position` for each number that moved, and RESYNC if 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 (
@@ -57,4 +58,4 @@ class Numbers(NamedTuple):
     """The state of one account as readers are told it; positions index `values`."""
 
     id: int
-    values: tuple[int, ...]
+    values: Sequence[int]

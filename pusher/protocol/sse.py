@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import json
 
-from pusher.protocol.numbers import CALENDAR, CONTACTS, MAIL, RESYNC, Numbers
+from pusher.protocol.numbers import (
+    CALENDAR,
+    CONTACTS,
+    MAIL,
+    PAGE_NUMBERS,
+    RESYNC,
+    Numbers,
+)
 from pusher.protocol.profile import JMAP_TYPES, Profile, Shape
 
 #: Largest integer that JavaScript keeps exact; larger ones are written as strings.
@@ -31,7 +38,14 @@ def page_numbers(numbers: Numbers) -> bytes:
 
 def push(numbers: Numbers) -> bytes:
     """Return the block of the modseq shape, as FastMail's web client has read it since 2014."""
-    return b"event: push\nid: %d\ndata: %b\n\n" % (numbers.id, page_numbers(numbers))
+    event_id, values = numbers
+    mail, calendar, contacts = values[MAIL], values[CALENDAR], values[CONTACTS]
+    if event_id <= MAX_SAFE_INTEGER:  # then each of its parts is
+        return _PUSH % (event_id, mail, calendar, contacts)
+    return b"event: push\nid: %d\ndata: %b\n\n" % (event_id, page_numbers(numbers))
+
+
+_PUSH = b'event: push\nid: %d\ndata: {"mailModSeq":%d,"calendarModSeq":%d,"contactsModSeq":%d}\n\n'
 
 
 def state_change(account: str, numbers: Numbers, types: tuple[str, ...], mask: int) -> bytes:
@@ -48,10 +62,10 @@ def change(profile: Profile, account: str, numbers: Numbers, mask: int) -> bytes
     """Return what a reader of `account` hears of a change; b"" if it did not ask for it."""
     if mask & RESYNC:
         return resync(profile, account, numbers)
+    if profile.shape is Shape.PAGE:
+        return push(numbers) if mask & PAGE_NUMBERS else b""
     if not mask & profile.mask:
         return b""
-    if profile.shape is Shape.PAGE:
-        return push(numbers)
     data = state_change(account, numbers, profile.types, mask)
     return b"event: state\nid: %d\ndata: %b\n\n" % (numbers.id, data) if data else b""
 

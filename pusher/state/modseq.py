@@ -1,6 +1,6 @@
 """The newest numbers of each account: what a reader is told, and whether it missed something.
 
-One packed record per account (about 300 bytes with its key), at most `max_accounts` of them.
+One record per account (packed about 300 bytes with its key), at most `max_accounts` of them.
 Numbers only rise; a new incarnation of an account (uidvalidity reset) or an estimate put right
 replaces them and says so with RESYNC. No frames, sockets or clocks here: `now` is passed in.
 
@@ -18,11 +18,12 @@ every change, equal ids mean equal states, and an id survives a restart without 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from enum import Enum
+from itertools import islice
 
 from pusher.protocol.counters import Counters
-from pusher.protocol.numbers import HIGHEST, POSITIONS, RESYNC, SHARED, Numbers
+from pusher.protocol.numbers import HIGHEST, MAIL, POSITIONS, RESYNC, SHARED, Numbers
 
 #: A restored account whose counters are this much older than its numbers was set back, not delayed.
 SET_BACK_SECONDS = 60
@@ -30,10 +31,11 @@ SET_BACK_SECONDS = 60
 _COUNTED = 11  # positions that the counters string fills, in the same order
 _OFFSET, _BASE, _GAP, _UIDVALIDITY, _CHANGED_AT, _MAILBOX, _FLAGS = range(15, 22)
 _RECORD = struct.Struct("<19QIII")
-_EMPTY = _RECORD.pack(*([0] * 22))
 
 _LOCAL = (1 << POSITIONS) - 1  # one flag per position: its number is an estimate
 _COUNTERS_SEEN = 1 << 16  # this account's server sends MailboxModseq with counters
+_NEW = 1 << 17  # nothing was taken in yet
+_UNHEARD_OF = (0,) * _FLAGS + (_NEW,)
 
 
 class Missed(Enum):
@@ -45,22 +47,27 @@ class Missed(Enum):
 
 
 class ModseqTable:
-    """The newest numbers of every account; one owner, synchronous, never waits."""
+    """The newest numbers of every account; one owner, synchronous, never waits.
 
-    def __init__(self, max_accounts: int = 1_000_000) -> None:
-        # Two generations instead of a linked list: what was not touched while half of
-        # max_accounts others were is forgotten at once, for no cost per event.
-        self._young: dict[str, bytes] = {}
-        self._old: dict[str, bytes] = {}
-        self._generation_size = max(1, max_accounts // 2)
+    Accounts with recent events are lists of integers, the others packed bytes. What was not
+    touched while `recent` others were is packed, a few at a time (`settle`); beyond `max_accounts`
+    the longest quiet ones are forgotten.
+    """
+
+    def __init__(self, max_accounts: int = 1_000_000, recent: int = 32_768) -> None:
+        self._recent: dict[str, list[int]] = {}
+        self._aging: dict[str, list[int]] = {}
+        self._packed: dict[str, bytes] = {}
+        self._most_recent = min(recent, max(1, max_accounts // 4))
+        self._most_packed = max(1, max_accounts - 2 * self._most_recent)
         self._unsaved: set[str] = set()
         self.forgotten = 0
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._recent) + len(self._aging) + len(self._packed)
 
     def __contains__(self, account: str) -> bool:
-        return account in self._young or account in self._old
+        return account in self._recent or account in self._packed or account in self._aging
 
     def apply(
         self,
@@ -70,8 +77,8 @@ class ModseqTable:
         modseq: int | None,
         *,
         fresh: bool,
-        mailbox: int,
         now: float,
+        mailbox: int = 0,
         also: Iterable[tuple[int, int]] = (),
     ) -> int:
         """Take one change of a mailbox in and return the mask of positions that moved.
@@ -81,8 +88,7 @@ class ModseqTable:
         `also` raises further positions, (position, number) each; `now` is seconds since the epoch.
         The mask is 0 if readers already know as much, and has RESYNC set if numbers were replaced.
         """
-        record = self._young.get(account) or self._promoted(account)
-        values = list(_RECORD.unpack(record))
+        values = self._recent.get(account) or self._revived(account)
         if counters is not None:
             mask = _count(values, counters, fresh, now)
             if modseq is not None:
@@ -97,12 +103,42 @@ class ModseqTable:
         for other, number in also:
             mask |= _raise(values, other, number)
         if mask:
-            values[_CHANGED_AT] = int(now) & 0xFFFFFFFF
-        if record is _EMPTY and not (counters is not None and fresh):
-            values[_GAP] = _id(values)
-        changed = _RECORD.pack(*values)
-        if changed != record:
-            self._young[account] = changed
+            values[_CHANGED_AT] = int(now)
+            self._unsaved.add(account)
+        if values[_FLAGS] & _NEW:
+            values[_FLAGS] &= ~_NEW
+            if counters is None or not fresh:
+                values[_GAP] = _id(values)
+        return mask
+
+    def apply_newest(self, account: str, numbers: Sequence[int], now: float) -> int:
+        """Do what `apply` does with fresh counters, given as `counters.numbers` gives them.
+
+        Most events by far are these, and most of them raise one number of an account that is
+        well known; whatever is not that simple goes the long way.
+        """
+        values = self._recent.get(account)
+        if (
+            values is None
+            or values[_FLAGS] != _COUNTERS_SEEN
+            or values[_UIDVALIDITY] != numbers[12]
+            or values[HIGHEST] > numbers[1]
+            or values[_GAP]
+        ):
+            counters = Counters._make(numbers[1:13])
+            return self.apply(account, HIGHEST, counters, None, fresh=True, now=now)
+        if numbers[3:12] != values[2:_COUNTED]:
+            mask = _take_maxima(values, numbers[1:12])
+        else:
+            mask = 0
+            if numbers[1] > values[HIGHEST]:
+                values[HIGHEST] = numbers[1]
+                mask = 1 << HIGHEST
+            if numbers[2] > values[MAIL]:
+                values[MAIL] = numbers[2]
+                mask |= 1 << MAIL
+        if mask:
+            values[_CHANGED_AT] = int(now)
             self._unsaved.add(account)
         return mask
 
@@ -110,22 +146,21 @@ class ModseqTable:
         """Note a change without a number, for an account already known; return the mask."""
         if account not in self:
             return 1 << position
-        return self.apply(account, position, None, None, fresh=False, mailbox=0, now=now)
+        return self.apply(account, position, None, None, fresh=False, now=now)
 
     def numbers(self, account: str) -> Numbers | None:
         """Return what readers of `account` are told now; None if nothing is known."""
-        record = self._young.get(account) or self._old.get(account)
-        if record is None:
+        values = self._recent.get(account) or self._values(account)
+        if values is None:
             return None
-        values = _RECORD.unpack(record)
-        return Numbers(_id(values), values[:POSITIONS])
+        told = values[:POSITIONS]
+        return Numbers(sum(told) + values[_OFFSET], told)
 
     def missed(self, account: str, last_event_id: str) -> Missed:
         """Say what a reader whose newest id is `last_event_id` has missed; never guess."""
-        record = self._young.get(account) or self._old.get(account)
-        if record is None or not (last_event_id.isascii() and last_event_id.isdecimal()):
+        values = self._values(account)
+        if values is None or not (last_event_id.isascii() and last_event_id.isdecimal()):
             return Missed.UNKNOWN
-        values = _RECORD.unpack(record)
         seen, current = int(last_event_id[:20]), _id(values)
         if seen < max(values[_BASE], values[_GAP]) or seen > current:
             return Missed.UNKNOWN
@@ -134,16 +169,30 @@ class ModseqTable:
         # These numbers say that a mailbox shared by somebody else has moved, but not which.
         return Missed.UNKNOWN if values[SHARED] else Missed.STATE
 
-    def rotate(self, keep: Iterable[str]) -> None:
-        """Forget the accounts untouched for a whole generation, except those in `keep`."""
-        kept = {account: self._old.pop(account) for account in keep if account in self._old}
-        self.forgotten += len(self._old)
-        self._old, self._young = self._young, kept
+    def settle(self, keep: Container[str], limit: int = 256) -> None:
+        """Pack up to `limit` accounts that have gone quiet, and forget what is too much.
 
-    @property
-    def is_full(self) -> bool:
-        """True when `rotate` is due."""
-        return len(self._young) >= self._generation_size
+        Accounts in `keep` are not forgotten: numbers must not sink under an open stream.
+        """
+        if not self._aging:
+            if len(self._recent) < self._most_recent:
+                return
+            self._aging, self._recent = self._recent, {}
+        for _ in range(min(limit, len(self._aging))):
+            account, values = self._aging.popitem()
+            self._packed[account] = _RECORD.pack(*values)
+        if len(self._packed) > self._most_packed:
+            self._forget(keep, 4 * limit)
+
+    def _forget(self, keep: Container[str], limit: int) -> None:
+        # In one scan: a dict that lost its first items has to step over them each time.
+        for account in list(islice(self._packed, limit)):
+            record = self._packed.pop(account)
+            if account in keep:
+                self._packed[account] = record
+            else:
+                self._unsaved.discard(account)
+                self.forgotten += 1
 
     @property
     def has_unsaved(self) -> bool:
@@ -155,14 +204,18 @@ class ModseqTable:
         taken: list[tuple[str, bytes]] = []
         while self._unsaved and len(taken) < limit:
             account = self._unsaved.pop()
-            record = self._young.get(account) or self._old.get(account)
-            if record is not None:
-                taken.append((account, record))
+            values = self._values(account)
+            if values is not None:
+                taken.append((account, _RECORD.pack(*values)))
         return taken
 
     def records(self) -> list[tuple[str, bytes]]:
-        """Return every record, oldest first, for a snapshot written anew."""
-        return [*self._old.items(), *self._young.items()]
+        """Return every record, the longest quiet first, for a snapshot written anew."""
+        live = [*self._aging.items(), *self._recent.items()]
+        return [
+            *self._packed.items(),
+            *((account, _RECORD.pack(*values)) for account, values in live),
+        ]
 
     def restore(self, records: Iterable[tuple[str, bytes]], *, gapless: bool) -> None:
         """Take records of an earlier run; `gapless` if no event can have come in between.
@@ -177,16 +230,24 @@ class ModseqTable:
                 values = list(_RECORD.unpack(record))
                 values[_GAP] = _id(values) + 1
                 record = _RECORD.pack(*values)
-            self._young[account] = record
-            if self.is_full:
-                self.rotate(())
+            self._packed[account] = record
+        while len(self._packed) > self._most_packed:
+            self._forget((), 65_536)
 
-    def _promoted(self, account: str) -> bytes:
-        record = self._old.pop(account, None)
-        if record is None:
-            return _EMPTY
-        self._young[account] = record
-        return record
+    def _values(self, account: str) -> Sequence[int] | None:
+        values = self._recent.get(account) or self._aging.get(account)
+        if values is None:
+            record = self._packed.get(account)
+            return None if record is None else _RECORD.unpack(record)
+        return values
+
+    def _revived(self, account: str) -> list[int]:
+        values = self._aging.pop(account, None)
+        if values is None:
+            record = self._packed.pop(account, None)
+            values = list(_UNHEARD_OF if record is None else _RECORD.unpack(record))
+        self._recent[account] = values
+        return values
 
 
 def _id(values: Sequence[int]) -> int:
@@ -195,26 +256,35 @@ def _id(values: Sequence[int]) -> int:
 
 def _count(values: list[int], counters: Counters, fresh: bool, now: float) -> int:
     """Take the owner's counters in: maximum per position, or a new incarnation."""
-    uidvalidity, known = counters.uidvalidity, values[_UIDVALIDITY]
-    mask = 0
-    if known and _is_another_incarnation(values, counters, fresh, now):
+    if values[_UIDVALIDITY] and _is_another_incarnation(values, counters, fresh, now):
         return _replace(values, counters)
-    flags = values[_FLAGS]
-    if fresh:
-        if flags & _LOCAL and any(
-            flags >> position & 1 and counters[position] <= values[position]
-            for position in range(_COUNTED)
-        ):
+    if fresh and values[_FLAGS] != _COUNTERS_SEEN:
+        if _is_overestimated(values, counters):
             return _replace(values, counters)
-        values[_FLAGS] = flags & ~_LOCAL | _COUNTERS_SEEN
+        values[_FLAGS] = values[_FLAGS] & ~_LOCAL | _COUNTERS_SEEN
+    if fresh:
         values[_GAP] = 0
-    for position, number in enumerate(counters[:_COUNTED]):
+    mask = _take_maxima(values, counters[:_COUNTED])
+    if counters[-1] > values[_UIDVALIDITY]:
+        values[_UIDVALIDITY] = counters[-1]
+    return mask
+
+
+def _take_maxima(values: list[int], numbers: Sequence[int]) -> int:
+    mask = 0
+    for position, number in enumerate(numbers):
         if number > values[position]:
             values[position] = number
             mask |= 1 << position
-    if uidvalidity > known:
-        values[_UIDVALIDITY] = uidvalidity
     return mask
+
+
+def _is_overestimated(values: list[int], counters: Counters) -> bool:
+    flags = values[_FLAGS]
+    return bool(flags & _LOCAL) and any(
+        flags >> position & 1 and counters[position] <= values[position]
+        for position in range(_COUNTED)
+    )
 
 
 def _is_another_incarnation(values: list[int], counters: Counters, fresh: bool, now: float) -> bool:

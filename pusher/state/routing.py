@@ -7,18 +7,16 @@ connected, nor what a stream looks like.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
-from zlib import crc32
 
-from pusher.protocol import acl, counters, imapurl
-from pusher.protocol.counters import Counters
-from pusher.protocol.mboxevent import MailboxEvent, kind, lags
+from pusher.protocol import acl, imapurl
+from pusher.protocol.mboxevent import MailboxChange, MailboxEvent, kind, lags
 from pusher.protocol.numbers import (
     CALENDAR,
     CALENDAR_FOLDERS,
     CONTACTS,
     CONTACTS_FOLDERS,
-    DELIVERY,
     MAIL,
     MAIL_FOLDERS,
     SIEVE,
@@ -65,87 +63,112 @@ _NO_CHANGE: Final = frozenset(
 #: Events about what one user did to himself: `user` is the account, whoever owns the mailbox.
 _OWN_EVENTS: Final = frozenset({"MailboxSubscribe", "MailboxUnSubscribe", "Login", "Logout"})
 _DELIVERIES: Final = frozenset({"MessageNew", "MessageAppend"})
-_NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Route(NamedTuple):
-    """Whom an event concerns. The fields after `account` are arguments of `ModseqTable.apply`."""
+    """Whom the events of one type in one mailbox concern."""
 
     #: Whose mailbox it is; None if it is nobody's, or cannot be told.
     account: str | None
-    #: Why the event goes no further, for the trace; "" if it moves numbers.
+    #: Why such an event goes no further unless it has counters; "" if it moves numbers.
     rests: str
+    #: The number it moves.
     position: int
-    counters: Counters | None
-    modseq: int | None
+    #: Its counters are from after the change.
     fresh: bool
-    mailbox: int
-    also: tuple[tuple[int, int], ...]
+    #: Its modseq is one of the number it moves.
+    has_modseq: bool
+    #: It brings a new message into a mail folder.
+    delivers: bool
+    #: Its counters tell all: it is fresh, and what it moves is counted.
+    is_complete: bool
     #: Others who may see the mailbox, or could until now.
     readers: frozenset[str]
 
 
-def route(event: MailboxEvent, account: str | None = None) -> Route:
-    """Return whom `event` concerns; `account` overrides the owner for events that hide it."""
-    event_type = event.event_type
-    told = counters.parse(event.counters) if event.counters is not None else None
-    if account is None:
-        account = owner_of(event)
-    rests = "changes nothing" if told is None and event_type in _NO_CHANGE else ""
-    what = kind(event.mbtype)
-    modseq = event.modseq
-    mailbox = 0
-    if event_type in _FOLDER_EVENTS:
-        position, modseq = _FOLDERS.get(what, MAIL_FOLDERS), None
-    else:
-        position = _CONTENT.get(what, MAIL)
-        if told is None and modseq is not None:
-            mailbox = crc32((event.mailbox_id or event.uri or "").partition(";")[0].encode())
-    also: tuple[tuple[int, int], ...] = ()
-    if modseq is not None and event_type in _DELIVERIES and position == MAIL:
-        also = ((DELIVERY, modseq),)
-    if event.jmap_states is not None:
-        also += _uncounted(event.jmap_states)
-    readers = _NOBODY if event.mailbox_acl is None else _others(event, account)
-    if account is None and not readers:
-        rests = rests or "owner unknown"
-    return Route(
-        account, rests, position, told, modseq, not lags(event_type), mailbox, also, readers
+def route(event: MailboxChange | MailboxEvent) -> Route:
+    """Return whom `event` concerns."""
+    uri = event.uri
+    if uri is not None and "/;UID=" in uri:
+        uri = uri.partition("/;UID=")[0]
+    return _route(
+        event.event_type,
+        uri,
+        event.mbtype,
+        event.mailbox_acl,
+        event.acl_subject,
+        event.user_id or event.user,
     )
 
 
-def owner_of(event: MailboxEvent) -> str | None:
-    """Return whose account the event is about: the owner in `uri`, else the best hint there is.
+# Millions of events name the same few mailboxes; looking the answer up takes a tenth.
+@lru_cache(maxsize=16_384)
+def _route(
+    event_type: str,
+    uri: str | None,
+    mbtype: str | None,
+    mailbox_acl: str | None,
+    acl_subject: str | None,
+    actor: str | None,
+) -> Route:
+    account = _owner(event_type, uri, mbtype, mailbox_acl, actor)
+    readers = _others(account, mailbox_acl, acl_subject if event_type == "AclChange" else None)
+    what = kind(mbtype)
+    is_about_folders = event_type in _FOLDER_EVENTS
+    position = _FOLDERS.get(what, MAIL_FOLDERS) if is_about_folders else _CONTENT.get(what, MAIL)
+    rests = "changes nothing" if event_type in _NO_CHANGE else ""
+    if account is None and not readers:
+        rests = "owner unknown"
+    return Route(
+        account,
+        rests,
+        position,
+        fresh=not lags(event_type),
+        has_modseq=not is_about_folders,
+        delivers=event_type in _DELIVERIES and position == MAIL,
+        is_complete=not lags(event_type) and position not in (SUBMISSION, SIEVE),
+        readers=readers,
+    )
 
-    `user` is who acted, so it counts only where there is no mailbox, or the event is about him.
+
+def _owner(
+    event_type: str,
+    uri: str | None,
+    mbtype: str | None,
+    mailbox_acl: str | None,
+    actor: str | None,
+) -> str | None:
+    """Return whose account it is about: the owner in `uri`, else the best hint there is.
+
+    The actor counts only where there is no mailbox, or the event is about himself.
     """
-    if event.event_type in _OWN_EVENTS or event.uri is None:
-        return event.user_id or event.user or None
-    name = imapurl.parse(event.uri)
-    if name.owner is not None or name.folder:
+    if event_type in _OWN_EVENTS or uri is None:
+        return actor or None
+    name = imapurl.parse(uri)
+    if name.owner is not None:
         return name.owner
-    if kind(event.mbtype) == "sieve" and event.mailbox_acl:
+    if kind(mbtype) == "sieve" and name.folder in ("", "user"):
         # timsieved names no mailbox; a script's only reader is its owner.
-        users = acl.readers(event.mailbox_acl).users
-        return next(iter(users)) if len(users) == 1 else event.user or None
+        users = acl.readers(mailbox_acl or "").users
+        return next(iter(users)) if len(users) == 1 else actor or None
     return None
 
 
-def _others(event: MailboxEvent, account: str | None) -> frozenset[str]:
-    users = acl.readers(event.mailbox_acl or "").users
-    if event.event_type == "AclChange" and event.acl_subject:
+def _others(
+    account: str | None, mailbox_acl: str | None, acl_subject: str | None
+) -> frozenset[str]:
+    users = acl.readers(mailbox_acl or "").users
+    if acl_subject:
         # Who lost his rights has something to refresh as well, and is in no list any more.
-        users |= {event.acl_subject.removeprefix("-")}
-    if not users or (len(users) == 1 and account in users):
-        return _NOBODY
+        users |= {acl_subject.removeprefix("-")}
     return users - {account} if account is not None else users
 
 
-def _uncounted(states: Mapping[str, str]) -> tuple[tuple[int, int], ...]:
-    """Return the two states that the counters string lacks."""
+def uncounted(states: Mapping[str, str]) -> list[tuple[int, int]]:
+    """Return the numbers that JMAP states have and the counters lack: (position, number) each."""
     found = []
     for name, position in (("EmailSubmission", SUBMISSION), ("SieveScript", SIEVE)):
         text = states.get(name, "")
         if text.isascii() and text.isdecimal() and len(text) < 19 and text != "0":
             found.append((position, int(text)))
-    return tuple(found)
+    return found
