@@ -134,7 +134,10 @@ class Stream {
   #note(event) {
     this.#last = event.lastEventId;
     text("count", ++this.#blocks);
-    text("block", `event: ${event.type}\nid: ${event.lastEventId}\ndata: ${event.data}\n`);
+    const block = `event: ${event.type}\nid: ${event.lastEventId}\ndata: ${event.data}\n`;
+    // May be wrapped after a comma, and copied without a trace of it.
+    const parts = block.split(/(?<=,)/).flatMap((part) => [document.createElement("wbr"), part]);
+    $("block").replaceChildren(...parts);
   }
 }
 
@@ -157,6 +160,23 @@ const OUTCOMES = {
   rejected: (line) => `rejected: ${line.detail ?? ""}`,
   ignored: () => "ignored",
 };
+// What the event types of RFC 5423 and Cyrus mean, for those who do not know them.
+const MEANINGS = {
+  MailboxModseq: (where) => `${where} changed`,
+  MessageNew: (where) => `something new in ${where}`,
+  MessageAppend: (where) => `something new in ${where}`,
+  MessageRead: (where) => `read in ${where}`,
+  MessageTrash: (where) => `marked as deleted in ${where}`,
+  MessageExpunge: (where) => `removed from ${where}`,
+  MessageExpire: (where) => `expired in ${where}`,
+  MessageMove: (where) => `moved to ${where}`,
+  MessageCopy: (where) => `copied to ${where}`,
+  FlagsSet: (where) => `flagged in ${where}`,
+  FlagsClear: (where) => `flags removed in ${where}`,
+  MailboxCreate: (where) => `${where} was made`,
+  MailboxDelete: (where) => `${where} was deleted`,
+  AclChange: (where) => `who may see ${where} changed`,
+};
 const WORDS = {
   delivery: "new mail", mailFolders: "mail folders", calendarFolders: "calendars",
   contactsFolders: "address books", sharedWithMe: "shared with me",
@@ -170,6 +190,12 @@ function element(tag, className, content) {
   return made;
 }
 
+function meaning(event) {
+  // A user's calendars and address books are folders with a sign before their kind.
+  const where = event.folder?.replace(/^#calendars\b/, "Calendars").replace(/^#addressbooks\b/, "Address books");
+  return where && (MEANINGS[event.event_type]?.(where) ?? where);
+}
+
 function list(line) {
   const event = line.event ?? {};
   const row = element("li", `event fresh ${line.outcome}`, "");
@@ -179,7 +205,8 @@ function list(line) {
   time.dateTime = at.toISOString();
   // "highest" is the sum of all and moves whenever anything does.
   const moved = (line.moved ?? []).filter((name) => name !== "highest").map((name) => WORDS[name] ?? name);
-  const where = [event.folder ?? line.method, moved.length ? `moved ${moved.join(", ")}` : ""];
+  const moves = moved.length ? `moved ${moved.join(", ")}` : "";
+  const where = [meaning(event) ?? line.method, moves];
   row.append(
     time,
     element("span", "type", event.event_type ?? line.class ?? "Not understood"),
@@ -205,6 +232,8 @@ function feed() {
 
 const MOVES = { deliver: "mail", read: "mail", calendar: "calendar", contact: "contacts" };
 
+const HINT = $("answer").textContent;
+
 function answer(words, isBad = false) {
   text("answer", words);
   $("answer").classList.toggle("bad", isBad);
@@ -216,7 +245,7 @@ async function press(button) {
   const { action } = button.dataset;
   pressed = MOVES[action] ? { kind: MOVES[action], at: performance.now() } : null;
   try {
-    if (action !== "crash") answer("");
+    if (action !== "crash") answer(HINT);
     await ask(`/do/${action}`, { method: "POST" });
   } catch (error) {
     pressed = null;
