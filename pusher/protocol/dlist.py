@@ -21,6 +21,8 @@ Value: TypeAlias = "bytes | list[Value] | None"
 
 _START: Final = b"NOTIFY %("
 _MAX_DEPTH: Final = 16
+#: A thousand times what Cyrus sends; a megabyte of single letters would hold others up for seconds.
+_MAX_VALUES: Final = 32_768
 _LONGEST_LITERAL_HEAD: Final = 16
 
 _atom: Final = re.compile(ATOM).match
@@ -44,6 +46,7 @@ class Tokenizer:
         self._searched = 0  # of the token at `_at`: its end is not before this offset
         self._literal_end = 0  # of the literal at `_at`, once its head is complete
         self._open: list[list[Value]] = []
+        self._room = _MAX_VALUES
 
     def advance(self, buffer: bytearray) -> int | None:
         """The offset behind the request, or None if more is needed; raises DecodeError.
@@ -164,15 +167,18 @@ class Tokenizer:
         if len(self._open) == _MAX_DEPTH:
             raise DecodeError("bad-syntax")
         inner: list[Value] = []
-        self._open[-1].append(inner)
+        self._value(inner, self._at + length)
         self._open.append(inner)
-        return self._move_to(self._at + length)
+        return True
 
     def _closed(self, _buffer: bytearray) -> bool:
         self._open.pop()
         return self._move_to(self._at + 1)
 
     def _value(self, value: Value, end: int) -> bool:
+        self._room -= 1
+        if not self._room:
+            raise DecodeError("bad-syntax")
         self._open[-1].append(value)
         return self._move_to(end)
 

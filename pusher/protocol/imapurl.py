@@ -30,6 +30,7 @@ class MailboxName(NamedTuple):
 
 
 _LONGEST_CACHED: Final = 2048
+_LONGEST_USER_ID: Final = 1024
 _UNKNOWN: Final = MailboxName("", None, "", None, None)
 
 _uri: Final = re.compile(
@@ -114,7 +115,8 @@ _odd: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\ufffd\u2028\u2029\ud800-\udfff]"
 
 def _user_id(name: str) -> str | None:
     """`name` if it can be a user id; None for what a bad or hostile URI may bring."""
-    return None if not name or name.startswith("@") or _odd(name) else name
+    odd = not 0 < len(name) <= _LONGEST_USER_ID or name.startswith("@") or _odd(name)
+    return None if odd else name
 
 
 _shifted: Final = re.compile(r"&([A-Za-z0-9+,]*)-")

@@ -298,7 +298,7 @@ def states(event: MailboxChange | MailboxEvent) -> dict[str, str]:
         return told or {}
     try:
         return _states(told) if told else {}
-    except msgspec.MsgspecError:
+    except CHANGE_ERRORS:
         return {}
 
 
