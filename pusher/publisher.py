@@ -70,13 +70,14 @@ class Publisher:
         self.replayed = 0
         self._wall = wall
         self._jitter = jitter
+        self._now = wall()
         self._connected = outlet.accounts
         self._moved: dict[str, int] = {}
         self._moved_shared: dict[tuple[str, str], int] = {}
 
     def change(self, route: Route, event: MailboxChange | MailboxEvent) -> int:
         """Take what `event` says into the numbers of `route`; return the mask of what moved."""
-        account, now, mask = route.account, self._wall(), 0
+        account, now, mask = route.account, self._now, 0
         if account is not None:
             mask = -1
             if route.is_complete and event.counters is not None:
@@ -125,7 +126,11 @@ class Publisher:
                 self._moved_shared[pair] = self._moved_shared.get(pair, 0) | mask
 
     def flush(self) -> None:
-        """Tell readers what moved since the last flush; each account's newest numbers once."""
+        """Tell readers what moved since the last flush; each account's newest numbers once.
+
+        Call it after every round of events: it reads the clock, too.
+        """
+        self._now = self._wall()
         if self._moved:
             moved, self._moved = self._moved, {}
             numbers, publish = self.table.numbers, self.outlet.publish

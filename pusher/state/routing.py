@@ -89,20 +89,44 @@ class Route(NamedTuple):
 def route(event: MailboxChange | MailboxEvent) -> Route:
     """Return whom `event` concerns."""
     uri = event.uri
-    if uri is not None and "/;UID=" in uri:
-        uri = uri.partition("/;UID=")[0]
-    return _route(
+    if uri is None:
+        return _route(event.event_type, None, event.mbtype, None, None, _actor(event))
+    # Nearly always the mailbox is known and nobody's rights have changed: then it is enough to
+    # compare, which touches a third of the memory that hashing all of it does.
+    known = _last_of.get(uri)
+    if (
+        known is not None
+        and known[0] == event.event_type
+        and known[1] == event.mailbox_acl
+        and known[2] == event.mbtype
+        and event.acl_subject is None
+    ):
+        return known[3]
+    mailbox = uri.partition("/;UID=")[0]
+    found = _route(
         event.event_type,
-        uri,
+        mailbox,
         event.mbtype,
         event.mailbox_acl,
         event.acl_subject,
-        event.user_id or event.user,
+        _actor(event),
     )
+    if mailbox == uri and found.account is not None and event.event_type not in _OWN_EVENTS:
+        if len(_last_of) >= _MOST_REMEMBERED:
+            _last_of.clear()
+        _last_of[uri] = (event.event_type, event.mailbox_acl, event.mbtype, found)
+    return found
 
 
-# Millions of events name the same few mailboxes; looking the answer up takes a tenth.
-@lru_cache(maxsize=16_384)
+_MOST_REMEMBERED: Final = 65_536
+_last_of: dict[str, tuple[str, str | None, str | None, Route]] = {}
+
+
+def _actor(event: MailboxChange | MailboxEvent) -> str | None:
+    return event.user_id or event.user
+
+
+@lru_cache(maxsize=4096)
 def _route(
     event_type: str,
     uri: str | None,
