@@ -30,8 +30,7 @@ function show(kind) {
   $(`card-${kind}`).classList.toggle("same", known[kind] !== undefined && known[kind] === server[kind]);
 }
 
-function learn(kind, value, mayLower = false) {
-  const number = BigInt(value ?? 0);
+function learn(kind, number, mayLower = false) {
   const before = known[kind];
   if (before !== undefined && (number === before || (number < before && !mayLower))) return;
   known[kind] = number;
@@ -48,11 +47,6 @@ function learn(kind, value, mayLower = false) {
   }
 }
 
-function learnAll(data, mayLower) {
-  learn("mail", data.mailModSeq, mayLower);
-  learn("calendar", data.calendarModSeq, mayLower);
-  learn("contacts", data.contactsModSeq, mayLower);
-}
 
 let asking = null;
 function askServer() {
@@ -73,6 +67,7 @@ class Stream {
   #blocks = 0;
   #opened = 0;
   #resyncs = 0;
+  #since = null; // while starting over: what was pushed meanwhile
 
   async open() {
     let setup;
@@ -97,13 +92,12 @@ class Stream {
     };
     source.addEventListener("push", (event) => {
       this.#note(event);
-      learnAll(JSON.parse(event.data), false);
+      this.#learn(JSON.parse(event.data));
       askServer();
     });
     source.addEventListener("resync", (event) => {
       this.#note(event);
       text("resyncs", ++this.#resyncs);
-      learnAll(JSON.parse(event.data), true);
       this.#startOver();
     });
     source.addEventListener("shared", (event) => {
@@ -114,13 +108,28 @@ class Stream {
     });
   }
 
+  #learn(data) {
+    for (const kind of KINDS) {
+      const value = BigInt(data[`${kind}ModSeq`]);
+      learn(kind, value);
+      if (this.#since && value > (this.#since[kind] ?? 0n)) this.#since[kind] = value;
+    }
+  }
+
   // Something may have happened that nobody told us: ask the mail server, as on the first visit.
+  // Only its answer may lower a number, and not below what was pushed while it was on its way.
   async #startOver() {
     state("resync", "Starting over…");
+    const since = this.#since = {};
     try {
       const numbers = await ask("/numbers");
-      for (const kind of KINDS) learn(kind, numbers[kind]);
-      state("connected", "Connected");
+      for (const kind of KINDS) {
+        const pushed = since[kind] ?? 0n;
+        const asked = BigInt(numbers[kind]);
+        learn(kind, asked > pushed ? asked : pushed, true);
+      }
+      if (this.#since === since) this.#since = null;
+      if (this.#source.readyState === EventSource.OPEN) state("connected", "Connected");
     } catch {
       setTimeout(() => this.#startOver(), 1000);
     }
