@@ -29,8 +29,10 @@ from pusher.dispatch import Dispatcher
 from pusher.handshake import Doorkeeper, HandshakeSettings
 from pusher.hub import TICK_SECONDS, Hub, HubSettings
 from pusher.intake import Intake
-from pusher.metrics import STREAM_KEYS, LoopLag, Metrics
+from pusher.loop_lag import LoopLag
+from pusher.metrics import STREAM_KEYS, Metrics
 from pusher.publisher import Publisher
+from pusher.shards import Shards
 from pusher.snapshot import Journal
 from pusher.sockets import Sockets, inherited
 from pusher.state.modseq import ModseqTable
@@ -100,9 +102,15 @@ class App:
         self._table = ModseqTable(config.state.max_accounts)
         intake_sockets, self._sockets_outlive_us = self._intake_sockets()
         self._restore()
+        self._settings = self._hub.settings
+        self._shards: Shards | None = None
+        if config.streams.processes > 1:
+            self._shards = Shards(config.streams.processes, self._hub.reactor, self._settings)
+            self._closing.callback(self._shards.close)
+        self._outlet: Hub | Shards = self._shards or self._hub
         self._publisher = Publisher(
             self._table,
-            self._hub,
+            self._outlet,
             retry_seconds=config.streams.retry_seconds,
             most_per_account=config.streams.max_connections_per_account,
         )
@@ -123,7 +131,7 @@ class App:
             self._passed.tcp(config.streams.listen, for_streams=True),
             HandshakeSettings(authenticator, config.auth.cookie),
             self._publisher.open,
-            lambda: len(self._hub),
+            lambda: len(self._outlet),
             tls=_tls_context(config),
         )
         self._closing.callback(self._doorkeeper.close)
@@ -247,6 +255,9 @@ class App:
             self._lag.note(trio.current_time() - due, time.monotonic())
             self._hub.tick()
             count += 1
+            if self._shards is not None and count % 20 == 0:
+                self._shards.tick()
+                self._lag.note(self._shards.lag_seconds, time.monotonic())
             if count % 5 == 0:
                 self._doorkeeper.tick()
             if count % 20 == 0:
@@ -312,11 +323,15 @@ class App:
         self._passed.remove_files()
         self._intake.stop()
         self._publisher.flush()
+        if self._shards is not None:
+            self._shards.drain(self._config.streams.drain_seconds)
         with trio.move_on_after(self._config.streams.drain_seconds):
             while self._is_owing():  # noqa: ASYNC110 - three parts, none of them an event
                 await trio.sleep(0.01)
         self._doorkeeper.close()
         self._hub.close_all()
+        if self._shards is not None:
+            await self._end_shards(self._shards)
         self._api_stopping.set()
         with trio.move_on_after(1):
             await trio.to_thread.run_sync(self._writer.close, abandon_on_cancel=True)
@@ -325,6 +340,12 @@ class App:
             await self._api_stopped.wait()
         await trio.lowlevel.checkpoint()  # answers of the last commits hop in now
         self._intake.close()
+
+    async def _end_shards(self, shards: Shards) -> None:
+        with trio.move_on_after(0.7):
+            while not shards.is_drained:  # noqa: ASYNC110 - processes end without telling an event
+                await trio.sleep(0.01)
+        shards.close()
 
     def _is_owing(self) -> bool:
         return bool(self._hub.stalled or self._intake.is_waiting or self._writer.state.backlog)
@@ -346,8 +367,10 @@ class App:
 
     def _apply(self, config: Config) -> None:
         configure_log(config.log.level, config.log.personal_data)
-        self._hub.settings.ping_seconds = config.streams.ping_seconds
-        self._hub.settings.stalled_seconds = config.streams.stalled_seconds
+        self._settings.ping_seconds = config.streams.ping_seconds
+        self._settings.stalled_seconds = config.streams.stalled_seconds
+        if self._shards is not None:
+            self._shards.send_settings()
         self._publisher.retry_seconds = config.streams.retry_seconds
         self._publisher.most_per_account = config.streams.max_connections_per_account
         settings = self._doorkeeper.settings
@@ -355,7 +378,7 @@ class App:
         settings.cookie = config.auth.cookie
         settings.allowed_origins = frozenset(config.streams.allowed_origins)
         settings.handshake_seconds = config.streams.handshake_seconds
-        room = max(16, self._descriptor_limit - RESERVED_DESCRIPTORS)
+        room = max(16, self._descriptor_limit - RESERVED_DESCRIPTORS) * config.streams.processes
         wanted = config.streams.max_connections or room
         if wanted > room:
             log.warning("max_connections_lowered", wanted=wanted, possible=room)
@@ -376,11 +399,14 @@ class App:
         return reasons
 
     def _stream_counts(self) -> dict[str, int]:
-        counts = vars(self._hub.counts)
+        if self._shards is not None:
+            counts = self._shards.counts()
+            return {key: counts[key] for key in ("open", "behind", *STREAM_KEYS)}
+        ours = vars(self._hub.counts)
         return {
             "open": len(self._hub),
             "behind": self._hub.stalled,
-            **{key: counts[key] for key in STREAM_KEYS},
+            **{key: ours[key] for key in STREAM_KEYS},
         }
 
     def _dump(self) -> None:

@@ -82,6 +82,8 @@ class Hub:
         self._send: Callable[[int, bytes], int] = os.write
         self._open = 0
         self._slot = 0
+        #: Told the account of every stream that has closed.
+        self.on_closed: Callable[[str], None] | None = None
 
     def __len__(self) -> int:
         return self._open
@@ -165,6 +167,8 @@ class Hub:
             tls.close()
         else:
             os.close(descriptor)
+        if self.on_closed is not None:
+            self.on_closed(account)
 
     def close_all(self) -> None:
         """Close every stream; readers reconnect by themselves."""

@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest
 
 from pusher.dispatch import KNOWN_EVENTS, Dispatcher
 from pusher.intake import Intake
+from pusher.loop_lag import LoopLag
 from pusher.protocol import mboxevent, notification
 from pusher.publisher import Publisher
 from pusher.reactor import Reactor
@@ -213,29 +214,6 @@ class Metrics:
             "1 while the queue takes jobs.",
             value=int(state.running and not state.last_error),
         )
-
-
-class LoopLag:
-    """The longest time the loop was late, over the present and the previous window.
-
-    `note` is given how late each tick of a timer came.
-    """
-
-    def __init__(self, window_seconds: float = 60.0) -> None:
-        self._window = window_seconds
-        self._current = self._previous = 0.0
-        self._began = 0.0
-
-    def note(self, late_seconds: float, now: float) -> None:
-        """Take one measurement; `now` is monotonic seconds."""
-        if now - self._began >= self._window:
-            self._began, self._previous, self._current = now, self._current, 0.0
-        self._current = max(self._current, late_seconds)
-
-    @property
-    def recent_seconds(self) -> float:
-        """The longest of the last one to two windows."""
-        return max(self._current, self._previous)
 
 
 def _counter(

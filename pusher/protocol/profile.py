@@ -71,9 +71,10 @@ def jmap_profile(types: str, closeafter: str, ping: str) -> Profile:
     seconds = int(ping[:9])
     low, high = PING_SECONDS
     clamped = min(max(seconds, low), high) if seconds else 0
-    return _interned(Profile(Shape.JMAP, names, mask, closeafter == "state", clamped))
+    return interned(Profile(Shape.JMAP, names, mask, closeafter == "state", clamped))
 
 
 @lru_cache(4096)
-def _interned(profile: Profile) -> Profile:
+def interned(profile: Profile) -> Profile:
+    """Return the one object for all readers with these wishes; streams keep a reference each."""
     return profile
