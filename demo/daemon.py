@@ -38,6 +38,7 @@ class Daemon:
         self.config_path = config_path
         self.log_path = folder / "run" / "pusher.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0  # of the present life
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         config_path.write_text(_toml(settings))
         self._config = configuration.load(config_path)
@@ -107,6 +108,7 @@ class Daemon:
         """Start and return when /readyz says so; RuntimeError with the log's end if it dies."""
         command = [sys.executable, "-m", "pusher", "serve", "--config", str(self.config_path)]
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
@@ -181,7 +183,7 @@ class Daemon:
         code = self._running().poll()
         if code is not None:
             self._process = None
-            end = "\n".join(self.log.splitlines()[-5:])
+            end = "\n".join(self.log[self._log_start :].splitlines()[-5:])
             raise RuntimeError(f"pusher ended with exit code {code}:\n{end}")
         try:
             return self.get("/readyz")[0] == 200

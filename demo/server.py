@@ -169,6 +169,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
+        parts = urlsplit(self.server.events_url)
+        allowed = f"'self' {parts.scheme}://{parts.netloc}"
+        policy = f"default-src 'self'; img-src data:; connect-src {allowed}; frame-ancestors 'none'"
+        self.send_header("Content-Security-Policy", policy)
         for name, value in self._SECURITY.items():
             self.send_header(name, value)
         self.end_headers()
