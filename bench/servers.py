@@ -131,9 +131,6 @@ audience = "{_AUDIENCE}"
 [queue]
 path = "{directory}/queue.db"
 
-[state]
-snapshot = "{directory}/state.snapshot"
-
 [store]
 url = "sqlite:///{directory}/state.db"
 """,

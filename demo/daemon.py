@@ -72,7 +72,7 @@ class Daemon:
     @property
     def tail_socket(self) -> Path:
         """The UNIX socket that tells what became of each event."""
-        return self._path("tail", "socket", "run/tail.sock")
+        return self._config.tail_path
 
     @property
     def events_url(self) -> str:
@@ -106,15 +106,15 @@ class Daemon:
 
     def start(self) -> None:
         """Start and return when /readyz says so; RuntimeError with the log's end if it dies."""
-        command = [sys.executable, "-m", "pusher", "serve", "--config", str(self.config_path)]
         with self.log_path.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                command,
+                self._command(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=self._descriptors(),
                 # Ctrl-C in a terminal reaches us only; we stop the daemon in order.
                 start_new_session=True,
             )
@@ -164,6 +164,13 @@ class Daemon:
             return
         self.resume()
         self.stop()
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "pusher", "serve", "--config", str(self.config_path)]
+
+    def _descriptors(self) -> tuple[int, ...]:
+        """Open files the child is to inherit; none, unless a subclass has some."""
+        return ()
 
     # --- what it answers -------------------------------------------------------------------------
 

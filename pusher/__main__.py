@@ -121,7 +121,7 @@ def tail(
     """Show live events and what became of them, until interrupted."""
     from pusher.tail import one_line
 
-    path = load(config).tail.socket
+    path = load(config).tail_path
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
             connection.connect(str(path))

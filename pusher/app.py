@@ -98,7 +98,7 @@ class App:
         limit = _descriptor_limit()
         self._hub = Hub(HubSettings())
         self._closing.callback(self._hub.reactor.close)
-        self._journal = Journal(config.state.snapshot)
+        self._journal = Journal(config.snapshot_path)
         self._table = ModseqTable(config.state.max_accounts)
         intake_sockets, self._sockets_outlive_us = self._intake_sockets()
         self._restore()
@@ -150,7 +150,7 @@ class App:
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _API_USER_TIMEOUT_MILLISECONDS
         )
         self._closing.callback(self._api_socket.close)
-        self._tail = TailServer(self._tap, config.tail.socket, self._passed)
+        self._tail = self._tail_server(config)
         self._metrics = Metrics(
             intake=self._intake,
             dispatcher=self._dispatcher,
@@ -186,6 +186,14 @@ class App:
         self._closing.callback(self._passed.remove_files)
         return (found[0], found[1]), outlive
 
+    def _tail_server(self, config: Config) -> TailServer | None:
+        try:
+            return TailServer(self._tap, config.tail_path, self._passed)
+        except ConfigError as error:
+            # An operator's convenience must not keep the service down.
+            log.warning("tail_unavailable", problems=error.problems)
+            return None
+
     def _restore(self) -> None:
         restored = self._journal.load()
         gapless = restored.gapless and self._sockets_outlive_us
@@ -210,7 +218,8 @@ class App:
             nursery.start_soon(self._hub.reactor.run)
             nursery.start_soon(self._ticks)
             nursery.start_soon(self._save_regularly)
-            nursery.start_soon(self._tail.run)
+            if self._tail is not None:
+                nursery.start_soon(self._tail.run)
             nursery.start_soon(self._serve_api)
             systemd.notify("READY=1")
             log.info(

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from pusher.protocol.framing import Item, Rejected, StreamFraming
+from pusher.protocol.framing import Item, Rejected, StreamFraming, whole_event
 from pusher.protocol.notification import Notification, decode_datagram, event_head
 from pusher.reactor import EPOLLIN, Reactor
 from shared.errors import DecodeError, QueueError
@@ -191,23 +191,55 @@ class Intake:
 
     def _on_listener(self, _descriptor: int, _events: int) -> None:
         assert self._stream is not None
+        served: list[socket.socket] = []
         for _ in range(PER_ROUND):
             try:
                 connection, _address = self._stream.accept()
             except BlockingIOError:
-                return
+                break
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause()
-                    return
+                    break
                 continue
-            connection.setblocking(False)
-            self.counts["connections"] += 1
-            producer = _Producer(connection, self._max_bytes, self._clock())
-            descriptor = connection.fileno()
+            self._welcome(connection, served)
+        # Cyrus closes once it has its answer, by now most likely; then there is nothing to watch.
+        for connection in served:
+            self._read(self._producer(connection))
+
+    def _welcome(self, connection: socket.socket, served: list[socket.socket]) -> None:
+        """Serve a new connection; put it into `served` if its only request was answered."""
+        self.counts["connections"] += 1
+        try:
+            data = connection.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._watch(self._producer(connection))
+            return
+        except OSError:
+            connection.close()
+            return
+        message = whole_event(data)
+        if message is None or not message.startswith(SURELY_FAST):
+            self._take_data(self._producer(connection), data)
+            return
+        self.counts["requests"] += 1
+        try:
+            connection.send(OK, socket.MSG_DONTWAIT)
+        except OSError:
+            connection.close()
+        else:
+            served.append(connection)
+        self._taker.take_event(message)
+
+    def _producer(self, connection: socket.socket) -> _Producer:
+        connection.setblocking(False)
+        return _Producer(connection, self._max_bytes, self._clock())
+
+    def _watch(self, producer: _Producer) -> None:
+        descriptor = producer.socket.fileno()
+        if descriptor >= 0 and descriptor not in self._producers:
             self._producers[descriptor] = producer
             self._reactor.add(descriptor, EPOLLIN, self._on_producer)
-            self._read(producer)
 
     def _pause(self) -> None:
         self.counts["no-descriptors"] += 1
@@ -224,10 +256,14 @@ class Intake:
         try:
             data = producer.socket.recv(_READ_BYTES)
         except BlockingIOError:
-            return
+            self._watch(producer)
         except OSError:
             self._close(producer)
-            return
+        else:
+            self._take_data(producer, data)
+
+    def _take_data(self, producer: _Producer, data: bytes) -> None:
+        """Take what a producer sent; b"" is its end."""
         if not data:
             self._end(producer)
             return
@@ -238,16 +274,20 @@ class Intake:
         if framing.error is not None:
             self._taker.reject(framing.error.reason)
             self._cut(producer, "bad-framing")
+        else:
+            self._watch(producer)
 
     def _end(self, producer: _Producer) -> None:
         """The producer has said all it will; close once it has all its answers."""
         for item in producer.framing.finish():
             self._request(producer, item)
         producer.ended = True
-        if producer.replies:
-            self._reactor.remove(producer.socket.fileno())
-        else:
+        if not producer.replies:
             self._close(producer)
+            return
+        descriptor = producer.socket.fileno()
+        self._producers[descriptor] = producer
+        self._reactor.remove(descriptor)
 
     def _request(self, producer: _Producer, item: Item) -> None:
         self.counts["requests"] += 1

@@ -162,7 +162,7 @@ class Streams(Section):
         description="Browsers reconnect after this long, each with its own jitter of ±50 %.",
     )
     handshake_seconds: float = Field(
-        8.0, gt=0, le=10, json_schema_extra=LIVE, description="A request must be whole by then."
+        6.0, gt=0, le=7, json_schema_extra=LIVE, description="A request must be whole by then."
     )
     stalled_seconds: float = Field(
         20.0,
@@ -253,8 +253,10 @@ class Auth(Section):
 class State(Section):
     """What is known of each account's newest numbers."""
 
-    snapshot: FilePath = Field(
-        Path("run/state.snapshot"), description="File that carries the numbers over a restart."
+    snapshot: FilePath | None = Field(
+        None,
+        description="File that carries the numbers over a restart; absent: `snapshot` after the "
+        "name of the queue's file.",
     )
     snapshot_seconds: float = Field(
         1.0,
@@ -315,7 +317,11 @@ class Log(Section):
 class Tail(Section):
     """Where `pusher tail` listens to a running pusher."""
 
-    socket: FilePath = Field(Path("run/tail.sock"), description="UNIX socket, mode 0600.")
+    socket: FilePath | None = Field(
+        None,
+        description="UNIX socket, mode 0600; absent: `tail` after the name of the intake socket, "
+        "or of the queue's file.",
+    )
 
 
 class Plugins(Section):
@@ -339,3 +345,15 @@ class Config(Section):
     log: Log = Log()
     tail: Tail = Tail()
     plugins: Plugins = Plugins()
+
+    @property
+    def snapshot_path(self) -> Path:
+        """Where the numbers are kept over a restart."""
+        queue = self.queue.path
+        return self.state.snapshot or queue.with_name(f"{queue.name}.snapshot")
+
+    @property
+    def tail_path(self) -> Path:
+        """Where `pusher tail` finds a running pusher."""
+        beside = self.intake.stream or self.queue.path
+        return self.tail.socket or beside.with_name(f"{beside.name}.tail")

@@ -35,6 +35,19 @@ _event: Final = re.compile(
 _EVENT_TAIL: Final = b" FILEPATH NIL)\r\n"
 
 
+def whole_event(data: bytes) -> bytes | None:
+    """The MESSAGE of `data` if that is one whole dlist request of CLASS EVENT and nothing else.
+
+    For those who can do without a StreamFraming in by far the most cases.
+    """
+    match = _event(data)
+    if match is None:
+        return None
+    start = match.end()
+    end = start + int(match[2])
+    return data[start:end] if data[end:] == _EVENT_TAIL else None
+
+
 class StreamFraming:
     """The reader of one connection that carries any number of requests.
 

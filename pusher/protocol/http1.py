@@ -6,7 +6,7 @@ Knows the head of a request and problem documents (RFC 9457); not what a path me
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -69,9 +69,18 @@ class RequestReader:
         self._request = Request(
             self._parser.get_method().decode("latin-1"),
             path,
-            dict(parse_qsl(query.partition("#")[0], keep_blank_values=True)) if query else {},
+            dict(_pairs(query)) if query else {},
             self._headers,
         )
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str]]:
+    if "%" in query or "+" in query:
+        yield from parse_qsl(query.partition("#")[0], keep_blank_values=True)
+        return
+    for pair in query.partition("#")[0].split("&"):
+        name, _, value = pair.partition("=")
+        yield name, value
 
 
 def has_body(request: Request) -> bool:
