@@ -23,7 +23,7 @@ import structlog
 import trio
 from anycorn.config import Config as ServerConfig
 
-from pusher import api, auth, systemd
+from pusher import api, auth, plugins, systemd
 from pusher.api import health
 from pusher.dispatch import Dispatcher
 from pusher.handshake import Doorkeeper, HandshakeSettings
@@ -123,6 +123,7 @@ class App:
         self._closing.callback(queue.close)
         self._writer = QueueWriter(queue, clock=time.time, hop=self._hop)
         self._tap = Tap()
+        self._plugins = plugins.load(config.plugins.enabled)
         self._dispatcher = Dispatcher(
             self._publisher, self._writer, self._tap, limited=self._limited
         )
@@ -221,6 +222,8 @@ class App:
             if self._tail is not None:
                 nursery.start_soon(self._tail.run)
             nursery.start_soon(self._serve_api)
+            for name, output in self._plugins.items():
+                nursery.start_soon(plugins.run, name, output, self._tap)
             systemd.notify("READY=1")
             log.info(
                 "serving",

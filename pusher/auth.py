@@ -79,7 +79,7 @@ class Authenticator:
                 options=_REQUIRED,  # type: ignore[arg-type]
             )
             account, expires = claims["sub"], float(claims["exp"])
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ProtocolError(401, "a valid token is needed") from error
         if not isinstance(account, str) or not 0 < len(account) <= _LONGEST_ACCOUNT:
             raise ProtocolError(401, "a valid token is needed")

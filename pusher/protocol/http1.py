@@ -31,7 +31,7 @@ class Request(NamedTuple):
 class RequestReader:
     """Reads one request head from bytes as they come; anything after it is not looked at."""
 
-    __slots__ = ("_headers", "_parser", "_read_bytes", "_request", "_target")
+    __slots__ = ("_head_bytes", "_headers", "_parser", "_read_bytes", "_request", "_target")
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
@@ -39,6 +39,7 @@ class RequestReader:
         self._target = b""
         self._request: Request | None = None
         self._read_bytes = 0
+        self._head_bytes = 0  # of what is kept; the rest of the head is a few bytes a line
 
     def feed(self, data: bytes) -> Request | None:
         """Return the request once it is whole, else None; raise ProtocolError with its status."""
@@ -50,21 +51,29 @@ class RequestReader:
         except httptools.HttpParserError as error:
             if self._request is None:
                 raise ProtocolError(400, "not an HTTP/1.1 request") from error
-        if self._read_bytes > MAX_HEAD_BYTES and self._request is None:
+        unfinished = self._read_bytes if self._request is None else 0
+        if max(unfinished, self._head_bytes) > MAX_HEAD_BYTES:
             raise ProtocolError(431, f"more than {MAX_HEAD_BYTES} bytes of request head")
         return self._request
 
     # Called by httptools.
 
     def on_url(self, url: bytes) -> None:
+        if self._request is not None:
+            return  # of another request behind the one we answer
         self._target += url
-        if len(self._target) > MAX_HEAD_BYTES:
-            self._read_bytes = MAX_HEAD_BYTES + 1
+        self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        if self._request is None:
+            self._head_bytes += len(name) + len(value)
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
+        if self._request is not None:
+            return
+        if self._parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("another version of HTTP")  # comes out of feed_data as its error
         path, _, query = self._target.decode("latin-1").partition("?")
         self._request = Request(
             self._parser.get_method().decode("latin-1"),
