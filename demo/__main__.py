@@ -79,7 +79,7 @@ def _demonstrate(root: Path, *, with_cyrus: bool) -> None:
         threading.Event().wait()
 
 
-_TAIL = ".venv/bin/pusher tail"
+_TAIL = ".venv/bin/pusher tail --config run/demo.toml"
 _ORIGIN = {"cyrus": "a real Cyrus IMAP server", "recorded": "a recording (--cyrus: a real server)"}
 
 

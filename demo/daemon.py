@@ -72,7 +72,7 @@ class Daemon:
     @property
     def tail_socket(self) -> Path:
         """The UNIX socket that tells what became of each event."""
-        return self._config.tail_path
+        return self.folder / self._config.tail_path  # an absolute one stays as it is
 
     @property
     def events_url(self) -> str:

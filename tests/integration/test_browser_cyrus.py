@@ -36,10 +36,6 @@ def test_button_delivers_a_real_mail_and_the_page_hears_of_it() -> None:
             page.click(f'[data-action="{action}"]')
             wait_until(lambda: cyrus.counters()[f"{kind}ModSeq"] > before, "the change", 10)  # noqa: B023
             truth = str(cyrus.counters()[f"{kind}ModSeq"])
-            page.wait_for_function(
-                "([kind, value]) => document.getElementById(`known-${kind}`).textContent === value",
-                arg=[kind, truth],
-                timeout=10_000,
-            )
+            wait_until(lambda: page.text_content(f"#known-{kind}") == truth, f"{kind} {truth}")  # noqa: B023
             page.locator(f'.event[data-kind="{kind}"]', has_text=event).first.wait_for()
         wait_until(lambda: page.locator(".number.same").count() == 3, "the server's own numbers")

@@ -12,7 +12,7 @@ import pytest
 from demo.waiting import wait_until
 from tests.support.cyrus import ALICE, BOB, CyrusServer
 from tests.support.follower import Follower
-from tests.support.pusher_process import PusherProcess
+from tests.support.pusher_process import ActivatedPusher, PusherProcess
 
 pytestmark = pytest.mark.real
 
@@ -156,3 +156,35 @@ def test_orderly_restart_of_pusher_refuses_no_mail(
         wait_until(lambda: page.has(truth), f"{page.numbers} to become {truth}")
     assert to_alice.refused == []
     assert to_alice.slowest_seconds < PROMPT_SECONDS
+
+
+@pytest.fixture(params=["dlist", "datagram"])
+def lasting_place(request: pytest.FixtureRequest) -> Iterator[tuple[CyrusServer, ActivatedPusher]]:
+    with ActivatedPusher() as pusher:
+        notify = {
+            "dlist": f"dlist:{pusher.stream_socket}",
+            "datagram": str(pusher.datagram_socket),
+        }[request.param]
+        with CyrusServer(notify) as cyrus:
+            yield cyrus, pusher
+
+
+def test_restart_with_sockets_kept_loses_no_event(
+    lasting_place: tuple[CyrusServer, ActivatedPusher],
+) -> None:
+    cyrus, pusher = lasting_place
+    with Follower(pusher, ALICE) as page, Mailer(cyrus, ALICE) as to_alice:
+        wait_until(lambda: page.connections and to_alice.accepted > 3, "deliveries")
+        # The first numbers of an account are news to a reader that came before them.
+        page.resyncs = 0
+        for _ in range(2):
+            page.connections = 0
+            pusher.restart()
+            wait_until(lambda: page.connections, "the page to come back")
+            to_alice.wait_for_more(3)
+        to_alice.stop()
+        truth = cyrus.counters(ALICE)
+        wait_until(lambda: page.has(truth), f"{page.numbers} to become {truth}")
+    assert to_alice.refused == []
+    assert page.resyncs == 0, "the sockets were never closed: nothing can have been missed"
+    assert page.complaints == []
