@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +84,7 @@ class Authenticator:
             raise ProtocolError(401, "a valid token is needed") from error
         if not isinstance(account, str) or not 0 < len(account) <= _LONGEST_ACCOUNT:
             raise ProtocolError(401, "a valid token is needed")
-        return Identity(account, expires + self._leeway)
+        return Identity(sys.intern(account), expires + self._leeway)
 
 
 def load(section: Auth) -> Authenticator:

@@ -42,8 +42,10 @@ from shared.log import Limited
 log = structlog.get_logger()
 
 KNOWN_EVENTS: Final = frozenset(RFC5423_EVENTS) | frozenset(CYRUS_EVENTS)
-#: Classes that Cyrus may send on the same socket and that nothing here handles.
-_UNHANDLED: Final = frozenset({"MAIL", "IMIP"})
+#: Classes that are counted beside the event types; MAIL and IMIP nothing here handles.
+OTHER_CLASSES: Final = ("SIEVE", "MAIL", "IMIP")
+#: What can become of an event.
+RESULTS: Final = ("told", "noted", "known", "rests", "kept", "refused", "ignored")
 #: One event in so many has its lag measured: its own timestamp against our clock.
 LAG_SAMPLE: Final = 64
 _ALARM: Final = b"CalendarAlarm"
@@ -68,8 +70,8 @@ class Dispatcher:
         wall: Callable[[], float] = time.time,
         limited: Limited | None = None,
     ) -> None:
-        self.events: Counter[str] = Counter()
-        self.results: Counter[str] = Counter()
+        self.events = dict.fromkeys((*sorted(KNOWN_EVENTS), *OTHER_CLASSES, "other"), 0)
+        self.results = dict.fromkeys(RESULTS, 0)
         self.rejected: Counter[str] = Counter()
         self.lags: list[float] = []
         self._publisher = publisher
@@ -160,7 +162,10 @@ class Dispatcher:
 
     def _event(self, event: MailboxChange | MailboxEvent) -> None:
         event_type = event.event_type
-        self.events[event_type if event_type in KNOWN_EVENTS else "other"] += 1
+        try:
+            self.events[event_type] += 1
+        except KeyError:
+            self.events["other"] += 1
         goes = route(event)
         if goes.rests and event.counters is None:
             mask, outcome = 0, "rests"
@@ -209,7 +214,7 @@ class Dispatcher:
     def _other_class(self, notification: Notification) -> None:
         class_ = notification.class_
         self.results["ignored"] += 1
-        self.events[class_ if class_ in _UNHANDLED else "other"] += 1
+        self.events[class_ if class_ in OTHER_CLASSES else "other"] += 1
         if self._tap:
             self._tap.tell(
                 Happening(self._wall(), "ignored", "nobody handles its class", None, notification)

@@ -181,25 +181,16 @@ class Hub:
 
     # --- telling readers -----------------------------------------------------------------------
 
-    def publish(self, account: str, numbers: Numbers, mask: int) -> None:
-        """Tell the streams of `account` its new numbers; `mask` says which moved."""
-        fds = self._streams.get(account)
-        if fds is not None:
-            self._tell(fds, account, account, numbers, mask)
+    def publish(self, account: str, numbers: Numbers, mask: int, owner: str | None = None) -> None:
+        """Tell the streams of `account` its new numbers; `mask` says which moved.
 
-    def publish_shared(self, account: str, owner: str, numbers: Numbers, mask: int) -> None:
-        """Tell the streams of `account` that a mailbox of `owner`, which it may see, has changed.
-
-        The values are the owner's; the id is the reader's own, so that a missed change shows when
-        it comes back.
+        With `owner`, a mailbox that `owner` shares with it has moved: the values are the owner's,
+        the id is the reader's own, so that a missed change shows when it comes back.
         """
         fds = self._streams.get(account)
-        if fds is not None:
-            self._tell(fds, account, owner, numbers, mask)
-
-    def _tell(
-        self, fds: tuple[int, ...], account: str, about: str, numbers: Numbers, mask: int
-    ) -> None:
+        if fds is None:
+            return
+        about = account if owner is None else owner
         outboxes, profiles, sent, send = self._outboxes, self._profile, self._sent, self._send
         now, written = int(self._clock() * 10), 0
         profile, block, size, closes = None, b"", 0, False

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
-from pusher.dispatch import KNOWN_EVENTS, Dispatcher
+from pusher.dispatch import RESULTS, Dispatcher
 from pusher.intake import Intake
 from pusher.loop_lag import LoopLag
 from pusher.protocol import mboxevent, notification
@@ -22,8 +22,6 @@ from pusher.publisher import Publisher
 from pusher.reactor import Reactor
 from shared.jobqueue import QueueWriter
 
-EVENT_LABELS: Final = (*sorted(KNOWN_EVENTS), "SIEVE", "MAIL", "IMIP", "other")
-RESULTS: Final = ("told", "noted", "known", "rests", "kept", "refused", "ignored")
 REASONS: Final = tuple(sorted(notification.REASONS | mboxevent.REASONS | {"no-account"}))
 STREAM_KEYS: Final = (
     "opened",
@@ -95,7 +93,7 @@ class Metrics:
     def _events(self) -> Iterator[Metric]:
         dispatcher, intake = self._dispatcher, self._intake
         yield _counter(
-            "pusher_events", "Events taken, by type.", "type", EVENT_LABELS, dispatcher.events
+            "pusher_events", "Events taken, by type.", "type", dispatcher.events, dispatcher.events
         )
         yield _counter(
             "pusher_event_results",

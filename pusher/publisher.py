@@ -39,11 +39,8 @@ class Outlet(Protocol):
     def open(self, connection: socket.socket, request: StreamRequest, opening: bytes) -> None:
         """Take a connection over and send it the response head and `opening`."""
 
-    def publish(self, account: str, numbers: Numbers, mask: int) -> None:
-        """Tell the streams of `account` its new numbers."""
-
-    def publish_shared(self, account: str, owner: str, numbers: Numbers, mask: int) -> None:
-        """Tell the streams of `account` of a mailbox that `owner` shares with it."""
+    def publish(self, account: str, numbers: Numbers, mask: int, owner: str | None = None) -> None:
+        """Tell the streams of `account` its new numbers, or those of what `owner` shares."""
 
 
 class Publisher:
@@ -147,7 +144,7 @@ class Publisher:
             values = (self.table.numbers(owner) or _UNKNOWN).values
             if owner == "":
                 mask |= PAGE_NUMBERS  # nobody's mailbox has no numbers; say at least that it moved
-            self.outlet.publish_shared(reader, owner, Numbers(own.id, values), mask)
+            self.outlet.publish(reader, Numbers(own.id, values), mask, owner)
 
     def open(self, connection: socket.socket, request: StreamRequest) -> None:
         """Open a stream: tell it at once what it missed, or that this cannot be known."""

@@ -20,7 +20,7 @@ EPOLLGONE = select.EPOLLRDHUP
 
 _BATCH = 512
 #: Other tasks (timers, the API) get a turn at least this often while events keep coming.
-_TURN_SECONDS = 0.005
+_TURN_SECONDS = 0.01
 #: After a busy round, wait this long for more before the dearer wait through trio.
 _LINGER_SECONDS = 0.002
 
@@ -71,11 +71,9 @@ class Reactor:
         poll, descriptor, clock = self.epoll.poll, self.epoll.fileno(), time.perf_counter
         was_busy, turn_ends = False, 0.0
         while True:
-            ready = poll(0, _BATCH)
-            if not ready and was_busy:
-                was_busy = False
-                ready = poll(_LINGER_SECONDS, _BATCH)
+            ready = poll(_LINGER_SECONDS if was_busy else 0, _BATCH)
             if not ready:
+                was_busy = False
                 await trio.lowlevel.wait_readable(descriptor)
                 turn_ends = clock() + _TURN_SECONDS
                 continue

@@ -106,11 +106,8 @@ class Holder:
     def _obey(self, order: Order, descriptors: list[int]) -> None:
         match order:
             case Tell():
-                numbers, mask = order.numbers(), order.mask
-                if order.about == order.account:
-                    self.hub.publish(order.account, numbers, mask)
-                else:
-                    self.hub.publish_shared(order.account, order.about, numbers, mask)
+                owner = None if order.about == order.account else order.about
+                self.hub.publish(order.account, order.numbers(), order.mask, owner)
             case Open():
                 if not descriptors:  # this process has none left
                     self._note_closed(order.account)

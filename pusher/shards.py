@@ -135,15 +135,9 @@ class Shards:
         self._open += 1
         self._send(shard, connection, order, connection)
 
-    def publish(self, account: str, numbers: Numbers, mask: int) -> None:
-        """Tell the process of `account` its new numbers."""
-        self._tell(account, account, numbers, mask)
-
-    def publish_shared(self, account: str, owner: str, numbers: Numbers, mask: int) -> None:
-        """Tell the process of `account` of a mailbox that `owner` shares with it."""
-        self._tell(account, owner, numbers, mask)
-
-    def _tell(self, account: str, about: str, numbers: Numbers, mask: int) -> None:
+    def publish(self, account: str, numbers: Numbers, mask: int, owner: str | None = None) -> None:
+        """Tell the process of `account` its new numbers, or those of what `owner` shares."""
+        about = account if owner is None else owner
         shard = self._shard_of(account)
         if shard is None or account not in shard.accounts:
             return

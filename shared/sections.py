@@ -259,7 +259,7 @@ class State(Section):
         "name of the queue's file.",
     )
     snapshot_seconds: float = Field(
-        1.0,
+        5.0,
         ge=0.1,
         le=3600,
         json_schema_extra=LIVE,

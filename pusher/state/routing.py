@@ -6,6 +6,7 @@ connected, nor what a stream looks like.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -114,7 +115,8 @@ def route(event: MailboxChange | MailboxEvent) -> Route:
     if mailbox == uri and found.account is not None and event.event_type not in _OWN_EVENTS:
         if len(_last_of) >= _MOST_REMEMBERED:
             _last_of.clear()
-        _last_of[uri] = (event.event_type, event.mailbox_acl, event.mbtype, found)
+        type_, mbtype = sys.intern(event.event_type), event.mbtype and sys.intern(event.mbtype)
+        _last_of[uri] = (type_, event.mailbox_acl, mbtype, found)
     return found
 
 
@@ -136,6 +138,8 @@ def _route(
     actor: str | None,
 ) -> Route:
     account = _owner(event_type, uri, mbtype, mailbox_acl, actor)
+    if account is not None:
+        account = sys.intern(account)  # one object in all tables: found without comparing
     readers = _others(account, mailbox_acl, acl_subject if event_type == "AclChange" else None)
     what = kind(mbtype)
     is_about_folders = event_type in _FOLDER_EVENTS
