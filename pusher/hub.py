@@ -137,7 +137,10 @@ class Hub:
             self._tls[descriptor] = tls
             self._send = self._send_tls
         self._epoll.register(descriptor, EPOLLGONE)
-        self._write(descriptor, head)
+        written = self._write(descriptor, head)
+        # What it missed while away is a state event as well (RFC 8620 §7.3).
+        if written and profile.closes_after_state and b"\nevent: state\n" in head:
+            self._close_after_state(descriptor)
 
     def _make_room(self, descriptor: int) -> None:
         missing = descriptor + 1 - len(self._owner)
