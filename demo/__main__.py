@@ -22,7 +22,7 @@ from demo.ports import is_free
 from demo.server import DemoServer, origins
 from demo.sources import RealCyrus, Recorded, Source, careless_sender
 
-STREAMS_PORT, API_PORT, PAGE_PORT = 8400, 8401, 8402
+FIRST_PORT = 8400
 CRASHED_SECONDS = 2.0
 EX_UNAVAILABLE = 69
 
@@ -33,13 +33,20 @@ def main() -> int:
     parser.add_argument(
         "--cyrus", action="store_true", help="events of a real Cyrus IMAP, not recorded ones"
     )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=FIRST_PORT,
+        metavar="N",
+        help=f"first of three ports of 127.0.0.1: streams, API, page (default {FIRST_PORT})",
+    )
     parser.add_argument("--smoke", action="store_true", help="check every output and exit")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if arguments.smoke:
             return smoke.run(lambda line: print(line, flush=True))
-        _demonstrate(Path.cwd(), with_cyrus=arguments.cyrus)
+        _demonstrate(Path.cwd(), arguments.port, with_cyrus=arguments.cyrus)
     except KeyboardInterrupt:
         print("\nStopped.")
     except (CyrusError, RuntimeError, TimeoutError, OSError) as error:
@@ -48,16 +55,20 @@ def main() -> int:
     return 0
 
 
-def _demonstrate(root: Path, *, with_cyrus: bool) -> None:
+def _demonstrate(root: Path, first_port: int, *, with_cyrus: bool) -> None:
     if with_cyrus:
         check_machine()
-    for port, use in ((STREAMS_PORT, "streams"), (API_PORT, "the API"), (PAGE_PORT, "the page")):
+    streams_port, api_port, page_port = range(first_port, first_port + 3)
+    for port, use in ((streams_port, "streams"), (api_port, "the API"), (page_port, "the page")):
         if not is_free(port):
             raise RuntimeError(
-                f"port {port} of 127.0.0.1, meant for {use}, is in use;"
-                " is another bin/run still running?"
+                f"port {port} of 127.0.0.1, meant for {use}, is in use."
+                " Is another bin/run still running? Else choose three others: --port N"
             )
-    settings: dict[str, dict[str, object]] = {"streams": {"allowed_origins": origins(PAGE_PORT)}}
+    settings: dict[str, dict[str, object]] = {"streams": {"allowed_origins": origins(page_port)}}
+    if first_port != FIRST_PORT:
+        settings["streams"]["listen"] = f"127.0.0.1:{streams_port}"
+        settings["api"] = {"listen": f"127.0.0.1:{api_port}"}
     run = root / "run"
     run.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -71,7 +82,7 @@ def _demonstrate(root: Path, *, with_cyrus: bool) -> None:
             }
         daemon = stack.enter_context(Daemon(root, run / "demo.toml", settings))
         source = stack.enter_context(_source(daemon, home if with_cyrus else None))
-        page = DemoServer(PAGE_PORT, daemon, source, crash=lambda: _crash(daemon))
+        page = DemoServer(page_port, daemon, source, crash=lambda: _crash(daemon))
         stack.enter_context(page)
         print(f"Watch a mailbox change, live:   {page.url}")
         print(f"Events come from {_ORIGIN[source.mode]}; the same in a terminal: {_TAIL}")

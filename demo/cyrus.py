@@ -298,8 +298,7 @@ class Cyrus:
                 "",
             ]
         )
-        home = f"/dav/calendars/user/{user}"
-        self.put_dav(home, f"{home}/Default/{name}.ics", "text/calendar", text, user)
+        self.put_dav(f"/dav/calendars/user/{user}/Default/{name}.ics", "text/calendar", text, user)
 
     def put_card(self, name: str, full_name: str, user: str = ALICE) -> None:
         """Write a card into the default address book by CardDAV; CyrusError if refused."""
@@ -311,12 +310,16 @@ class Cyrus:
             f"N:{full_name};;;;",
         ]
         text = "\r\n".join([*lines, "END:VCARD", ""])
-        home = f"/dav/addressbooks/user/{user}"
-        self.put_dav(home, f"{home}/Default/{name}.vcf", "text/vcard", text, user)
+        self.put_dav(f"/dav/addressbooks/user/{user}/Default/{name}.vcf", "text/vcard", text, user)
 
-    def put_dav(self, home: str, path: str, content_type: str, text: str, user: str) -> None:
-        """Write one resource; the default collection of `home` is made by looking at it."""
-        self.request("PROPFIND", f"{home}/", user, headers={"Depth": "1"})
+    def make_collections(self, user: str = ALICE) -> None:
+        """Let Cyrus make the default calendars and address books; it does when they are seen."""
+        for kind in ("calendars", "addressbooks"):
+            self.request("PROPFIND", f"/dav/{kind}/user/{user}/", user, headers={"Depth": "1"})
+
+    def put_dav(self, path: str, content_type: str, text: str, user: str) -> None:
+        """Write one resource; CyrusError if refused."""
+        self.make_collections(user)
         status, body = self.request("PUT", path, user, text, {"Content-Type": content_type})
         if status not in (201, 204):
             raise CyrusError(f"PUT {path}: {status} {body[:200]}")

@@ -120,6 +120,7 @@ class RealCyrus:
 
     def __init__(self, cyrus: Cyrus) -> None:
         self._cyrus = cyrus
+        cyrus.make_collections()
         self._count = int(time.time())
 
     def do(self, action: str) -> None:

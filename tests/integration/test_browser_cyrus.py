@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from demo.ports import free_ports
@@ -13,6 +15,8 @@ from tests.support.cyrus import CyrusServer
 from tests.support.pusher_process import PusherProcess
 
 pytestmark = pytest.mark.real
+
+ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 
 
 def test_button_delivers_a_real_mail_and_the_page_hears_of_it() -> None:
@@ -39,3 +43,5 @@ def test_button_delivers_a_real_mail_and_the_page_hears_of_it() -> None:
             wait_until(lambda: page.text_content(f"#known-{kind}") == truth, f"{kind} {truth}")  # noqa: B023
             page.locator(f'.event[data-kind="{kind}"]', has_text=event).first.wait_for()
         wait_until(lambda: page.locator(".number.same").count() == 3, "the server's own numbers")
+        ARTIFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=str(ARTIFACTS / "demo-cyrus.png"), full_page=True)

@@ -179,8 +179,8 @@ def test_calendar_alarm_of_cyrus_becomes_a_job(place: Place) -> None:
             "",
         ]
     )
-    home = f"/dav/calendars/user/{ALICE}"
-    place.cyrus.put_dav(home, f"{home}/Default/alarm.ics", "text/calendar", text, ALICE)
+    path = f"/dav/calendars/user/{ALICE}/Default/alarm.ics"
+    place.cyrus.put_dav(path, "text/calendar", text, ALICE)
     place.cyrus.run_as_cyrus("calalarmd", "-t", str(start))
 
     queue = JobQueue.open(place.pusher.folder / "run" / "queue.db", min_free_bytes=0)
