@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from pusher.handshake import StreamRequest
 from pusher.protocol import sse
-from pusher.protocol.numbers import Numbers
-from pusher.protocol.profile import Profile
+from pusher.protocol.numbers import PAGE_NUMBERS, RESYNC, Numbers
+from pusher.protocol.profile import PAGE, Profile
 from pusher.reactor import EPOLLGONE, EPOLLOUT, Reactor
 from pusher.state.outbox import Outbox
 
@@ -194,6 +194,7 @@ class Hub:
         if fds is None:
             return
         about = account if owner is None else owner
+        is_plain = owner is None and not mask & RESYNC
         outboxes, profiles, sent, send = self._outboxes, self._profile, self._sent, self._send
         now, written = int(self._clock() * 10), 0
         profile, block, size, closes = None, b"", 0, False
@@ -201,7 +202,12 @@ class Hub:
             wanted = profiles[descriptor]
             if wanted is not profile:
                 profile = wanted
-                block = b"" if profile is None else _block(profile, account, about, numbers, mask)
+                if profile is PAGE and is_plain:  # by far the most
+                    block = sse.push(numbers) if mask & PAGE_NUMBERS else b""
+                elif profile is not None:
+                    block = _block(profile, account, about, numbers, mask)
+                else:
+                    block = b""
                 size = len(block)
                 closes = profile is not None and profile.closes_after_state
             if not size:

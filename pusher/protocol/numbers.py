@@ -6,7 +6,8 @@ A change mask has bit `1 << position` for each number that moved, and RESYNC if 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 (
     HIGHEST,
@@ -54,7 +55,7 @@ RESYNC = 1 << 15
 PAGE_NUMBERS = 1 << MAIL | 1 << CALENDAR | 1 << CONTACTS
 
 
-class Numbers(NamedTuple):
+class Numbers(msgspec.Struct, frozen=True, gc=False):
     """The state of one account as readers are told it; positions index `values`."""
 
     id: int

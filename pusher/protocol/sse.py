@@ -38,7 +38,7 @@ def page_numbers(numbers: Numbers) -> bytes:
 
 def push(numbers: Numbers) -> bytes:
     """Return the block of the modseq shape, as FastMail's web client has read it since 2014."""
-    event_id, values = numbers
+    event_id, values = numbers.id, numbers.values
     mail, calendar, contacts = values[MAIL], values[CALENDAR], values[CONTACTS]
     if event_id <= MAX_SAFE_INTEGER:  # then each of its parts is
         return _PUSH % (event_id, mail, calendar, contacts)
