@@ -13,15 +13,17 @@ import random
 import re
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from demo.daemon import Daemon
+from demo.daemon import Daemon, Settings
 from demo.waiting import wait_until
 from pusher.protocol.notification import Notification, encode_datagram, encode_dlist
+from tests.support.pusher_process import PusherProcess
 
 CAPTURES = Path(__file__).parents[1] / "data" / "mboxevents"
 
@@ -419,6 +421,65 @@ def wait_for_metric(
 
     wait_until(is_so, f"{name} (now {found[0]:g})", within)
     return found[0]
+
+
+class SystemdPusher(PusherProcess):
+    """A pusher that is passed all its sockets, as systemd does; they outlive it.
+
+    What is sent while no process runs waits in them.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings)
+        self._sockets = [
+            _listening(socket.AF_UNIX, socket.SOCK_STREAM, str(self.stream_socket)),
+            _listening(socket.AF_UNIX, socket.SOCK_DGRAM, str(self.datagram_socket)),
+            _listening(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", self.streams_port)),
+            _listening(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", self.api_port)),
+        ]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        finally:
+            for listener in self._sockets:
+                listener.close()
+
+    def _descriptors(self) -> tuple[int, ...]:
+        return tuple(listener.fileno() for listener in self._sockets)
+
+    def _command(self) -> list[str]:
+        given = ",".join(map(str, self._descriptors()))
+        return [sys.executable, "-c", _PASS_SOCKETS, given, *super()._command()]
+
+
+# sd_listen_fds(3): descriptors from 3 on, and LISTEN_PID is the process that is to use them.
+_PASS_SOCKETS = """
+import os, sys
+given = [os.dup(int(text)) for text in sys.argv[1].split(",")]
+high = [os.dup2(descriptor, 100 + at) for at, descriptor in enumerate(given)]
+for at, descriptor in enumerate(high):
+    os.dup2(descriptor, 3 + at, inheritable=True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(high))}
+os.closerange(3 + len(high), 200)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _listening(
+    family: socket.AddressFamily, kind: socket.SocketKind, address: str | tuple[str, int]
+) -> socket.socket:
+    listener = socket.socket(family, kind)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    if kind == socket.SOCK_STREAM:
+        listener.listen(4096)
+    return listener
 
 
 def log_lines(pusher: Daemon) -> list[dict[str, object]]:
