@@ -104,7 +104,11 @@ def token(
     """Print a token that opens the streams of ACCOUNT."""
     from pusher import auth
 
-    print(auth.mint(load(config).auth, account, _seconds(ttl)))
+    seconds = _seconds(ttl)
+    if seconds is None:
+        print(f"--ttl: {ttl!r} is not a time such as 90s, 15m, 8h, 30d", file=sys.stderr)
+        return EX_USAGE
+    print(auth.mint(load(config).auth, account, seconds))
     return 0
 
 
@@ -160,8 +164,8 @@ def _guarded(run: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except SystemExit as exit_:
-        # cyclopts ends with 1 on a command line it cannot read.
-        return EX_USAGE if exit_.code == 1 else int(exit_.code or 0)
+        # The command line library ends with 1 or 2 on a command line it cannot read.
+        return EX_USAGE if exit_.code in (1, 2) else int(exit_.code or 0)
     return result if isinstance(result, int) else 0
 
 
@@ -180,13 +184,10 @@ def _check_names() -> None:
         raise ConfigError([f"another package named 'shared' is installed at {theirs}"])
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str) -> float | None:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        return float(number) * units[unit]
-    except ValueError:
-        raise ConfigError([f"--ttl: {text!r} is not a time such as 90s, 15m, 8h, 30d"]) from None
+    return int(number) * units[unit] if number.isascii() and number.isdecimal() else None
 
 
 def _version() -> str:

@@ -6,7 +6,6 @@ The only file that knows all the others.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.metadata
 import os
 import resource
@@ -32,6 +31,7 @@ from pusher.intake import Intake
 from pusher.loop_lag import LoopLag
 from pusher.metrics import STREAM_KEYS, Metrics
 from pusher.publisher import Publisher
+from pusher.reactor import settle_garbage_collector
 from pusher.shards import Shards
 from pusher.snapshot import Journal
 from pusher.sockets import Sockets, inherited
@@ -210,12 +210,9 @@ class App:
     async def run(self) -> None:
         """Serve until told to stop, then drain and save."""
         self._writer.start()
-        gc.collect()
-        gc.freeze()
-        # Events leave no garbage cycles; looking for them every 700 allocations finds none.
-        gc.set_threshold(20_000, 20, 20)
+        settle_garbage_collector()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._signals, nursery.cancel_scope)
+            nursery.start_soon(self._signals)
             nursery.start_soon(self._hub.reactor.run)
             nursery.start_soon(self._ticks)
             nursery.start_soon(self._save_regularly)
@@ -242,7 +239,7 @@ class App:
         self._hub.close_all()
         self._closing.close()
 
-    async def _signals(self, _scope: trio.CancelScope) -> None:
+    async def _signals(self) -> None:
         wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
         with trio.open_signal_receiver(*wanted) as signals:
             await self._obey(signals)

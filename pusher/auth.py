@@ -28,16 +28,19 @@ _LONGEST_TOKEN = 8192
 _LONGEST_ACCOUNT = 1024
 
 
-class _PreparedHmac(HMACAlgorithm):
-    """HMAC whose key was looked at once, when it was loaded.
+class _Prepared(bytes):
+    """An HMAC secret that was looked at once, when it was loaded."""
 
-    The library otherwise searches the secret for signs of a public key with every token, which
-    takes longer than the HMAC itself.
+
+class _PreparedHmac(HMACAlgorithm):
+    """The library's HMAC, but it trusts a secret that is `_Prepared`.
+
+    It otherwise searches the secret for signs of a public key with every token, which takes longer
+    than the HMAC itself.
     """
 
     def prepare_key(self, key: str | bytes) -> bytes:
-        assert isinstance(key, bytes)
-        return key
+        return key if isinstance(key, _Prepared) else super().prepare_key(key)
 
 
 jwt.unregister_algorithm("HS256")
@@ -121,7 +124,7 @@ def secret(section: Auth) -> bytes:
         reason = f"{len(key)} bytes are too short, at least {MIN_SECRET_BYTES} are needed"
         raise ConfigError([f"auth.key_file: {reason}"])
     try:
-        return HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key)
+        return _Prepared(HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key))
     except jwt.InvalidKeyError as error:
         raise ConfigError([f"auth.key_file: {error}"]) from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -31,7 +30,7 @@ from pusher.protocol.shardwire import (
     decode_order,
     encode,
 )
-from pusher.reactor import EPOLLIN
+from pusher.reactor import EPOLLIN, settle_garbage_collector
 
 _REPORT_TICKS = 10
 _ORDERS_PER_ROUND = 64
@@ -151,8 +150,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(channel.fileno(), False)
-    gc.collect()
-    gc.freeze()
+    settle_garbage_collector()
     with contextlib.suppress(KeyboardInterrupt):
         trio.run(_serve, channel)
 

@@ -12,7 +12,9 @@ Where the numbers come from, best first:
   restart never hands out an old number again), until counters tell the truth.
 
 The id of a state is the sum of its positions plus an offset. Positions only rise, so ids rise with
-every change, equal ids mean equal states, and an id survives a restart without being stored.
+every change, and equal ids mean equal states. What an account was told before we knew it, or after
+it was last saved, cannot be known: then the offset leaps to the clock, in microseconds, past all
+ids of that time, and readers that come back with one of those start over.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ from pusher.protocol.numbers import HIGHEST, MAIL, POSITIONS, RESYNC, SHARED, Nu
 SET_BACK_SECONDS = 60
 
 _COUNTED = 11  # positions that the counters string fills, in the same order
-_OFFSET, _BASE, _GAP, _UIDVALIDITY, _CHANGED_AT, _MAILBOX, _FLAGS = range(15, 22)
-_RECORD = struct.Struct("<19QIII")
+_OFFSET, _BASE, _UIDVALIDITY, _CHANGED_AT, _MAILBOX, _FLAGS = range(15, 21)
+_RECORD = struct.Struct("<18QIII")
+_LARGEST = 2**64 - 1
+#: More than any id can have risen by between the last save and a crash.
+_LEAP = 1 << 32
 
 _LOCAL = (1 << POSITIONS) - 1  # one flag per position: its number is an estimate
 _COUNTERS_SEEN = 1 << 16  # this account's server sends MailboxModseq with counters
-_NEW = 1 << 17  # nothing was taken in yet
-_UNHEARD_OF = (0,) * _FLAGS + (_NEW,)
+_UNSURE = 1 << 17  # readers may have ids we know nothing of; nothing was taken in since
+_UNHEARD_OF = (0,) * _FLAGS + (_UNSURE,)
 
 
 class Missed(Enum):
@@ -89,6 +94,10 @@ class ModseqTable:
         The mask is 0 if readers already know as much, and has RESYNC set if numbers were replaced.
         """
         values = self._recent.get(account) or self._revived(account)
+        was_unsure = values[_FLAGS] & _UNSURE
+        if was_unsure:
+            values[_FLAGS] -= _UNSURE
+            values[_OFFSET] = max(values[_OFFSET] + _LEAP, int(now * 1_000_000))
         if counters is not None:
             mask = _count(values, counters, fresh, now)
             if modseq is not None:
@@ -105,10 +114,9 @@ class ModseqTable:
         if mask:
             values[_CHANGED_AT] = int(now)
             self._unsaved.add(account)
-        if values[_FLAGS] & _NEW:
-            values[_FLAGS] &= ~_NEW
-            if counters is None or not fresh:
-                values[_GAP] = _id(values)
+        if was_unsure:
+            values[_BASE] = _id(values)
+            self._unsaved.add(account)
         return mask
 
     def apply_newest(self, account: str, numbers: Sequence[int], now: float) -> int:
@@ -123,7 +131,6 @@ class ModseqTable:
             or values[_FLAGS] != _COUNTERS_SEEN
             or values[_UIDVALIDITY] != numbers[12]
             or values[HIGHEST] > numbers[1]
-            or values[_GAP]
         ):
             counters = Counters._make(numbers[1:13])
             return self.apply(account, HIGHEST, counters, None, fresh=True, now=now)
@@ -162,7 +169,7 @@ class ModseqTable:
         if values is None or not (last_event_id.isascii() and last_event_id.isdecimal()):
             return Missed.UNKNOWN
         seen, current = int(last_event_id[:20]), _id(values)
-        if seen < max(values[_BASE], values[_GAP]) or seen > current:
+        if seen < values[_BASE] or seen > current:
             return Missed.UNKNOWN
         if seen == current:
             return Missed.NOTHING
@@ -180,13 +187,13 @@ class ModseqTable:
             self._aging, self._recent = self._recent, {}
         for _ in range(min(limit, len(self._aging))):
             account, values = self._aging.popitem()
-            self._packed[account] = _RECORD.pack(*values)
+            self._packed[account] = _pack(values)
         if len(self._packed) > self._most_packed:
             self._forget(keep, 4 * limit)
 
     def _forget(self, keep: Container[str], limit: int) -> None:
         # In one scan: a dict that lost its first items has to step over them each time.
-        for account in list(islice(self._packed, limit)):
+        for account in list(islice(self._packed, max(0, limit))):
             record = self._packed.pop(account)
             if account in keep:
                 self._packed[account] = record
@@ -206,7 +213,7 @@ class ModseqTable:
             account = self._unsaved.pop()
             values = self._values(account)
             if values is not None:
-                taken.append((account, _RECORD.pack(*values)))
+                taken.append((account, _pack(values)))
         return taken
 
     def records(self) -> list[tuple[str, bytes]]:
@@ -214,25 +221,25 @@ class ModseqTable:
         live = [*self._aging.items(), *self._recent.items()]
         return [
             *self._packed.items(),
-            *((account, _RECORD.pack(*values)) for account, values in live),
+            *((account, _pack(values)) for account, values in live),
         ]
 
     def restore(self, records: Iterable[tuple[str, bytes]], *, gapless: bool) -> None:
         """Take records of an earlier run; `gapless` if no event can have come in between.
 
-        Otherwise ids of the earlier run are not comparable until fresh counters have told
-        everything: readers that come back with one are told to resync.
+        Otherwise ids of the earlier run are not comparable: readers that come back with one are
+        told to resync. (Counters would not heal it: they lack deliveries, and what others share.)
         """
         for account, record in records:
             if len(record) != _RECORD.size:
                 continue
             if not gapless:
                 values = list(_RECORD.unpack(record))
-                values[_GAP] = _id(values) + 1
-                record = _RECORD.pack(*values)
+                values[_BASE] = _id(values) + 1
+                values[_FLAGS] |= _UNSURE
+                record = _pack(values)
             self._packed[account] = record
-        while len(self._packed) > self._most_packed:
-            self._forget((), 65_536)
+        self._forget((), len(self._packed) - self._most_packed)
 
     def _values(self, account: str) -> Sequence[int] | None:
         values = self._recent.get(account) or self._aging.get(account)
@@ -254,6 +261,20 @@ def _id(values: Sequence[int]) -> int:
     return sum(values[:POSITIONS]) + values[_OFFSET]
 
 
+def _pack(values: Sequence[int]) -> bytes:
+    try:
+        return _RECORD.pack(*values)
+    except struct.error:  # numbers that no server counts to: keep what fits
+        large = [min(max(value, 0), _LARGEST) for value in values[:_CHANGED_AT]]
+        return _RECORD.pack(*large, *values[_CHANGED_AT:])
+
+
+def _set_uncounted(values: list[int], position: int, number: int) -> None:
+    """Raise a number the counters lack: the id by one only, as it is lost with the record."""
+    values[_OFFSET] -= number - values[position] - 1
+    values[position] = number
+
+
 def _count(values: list[int], counters: Counters, fresh: bool, now: float) -> int:
     """Take the owner's counters in: maximum per position, or a new incarnation."""
     if values[_UIDVALIDITY] and _is_another_incarnation(values, counters, fresh, now):
@@ -262,8 +283,6 @@ def _count(values: list[int], counters: Counters, fresh: bool, now: float) -> in
         if _is_overestimated(values, counters):
             return _replace(values, counters)
         values[_FLAGS] = values[_FLAGS] & ~_LOCAL | _COUNTERS_SEEN
-    if fresh:
-        values[_GAP] = 0
     mask = _take_maxima(values, counters[:_COUNTED])
     if counters[-1] > values[_UIDVALIDITY]:
         values[_UIDVALIDITY] = counters[-1]
@@ -315,7 +334,6 @@ def _replace(values: list[int], counters: Counters) -> int:
     values[_OFFSET] = max(0, before + 1 - total)
     values[_BASE] = total + values[_OFFSET]
     values[_UIDVALIDITY] = counters.uidvalidity
-    values[_GAP] = 0
     values[_FLAGS] = _COUNTERS_SEEN
     return RESYNC | _LOCAL
 
@@ -323,7 +341,10 @@ def _replace(values: list[int], counters: Counters) -> int:
 def _raise(values: list[int], position: int, number: int) -> int:
     mask = 0
     if number > values[position]:
-        values[position] = number
+        if position < _COUNTED:
+            values[position] = number
+        else:
+            _set_uncounted(values, position, number)
         mask = 1 << position
     if number > values[HIGHEST]:
         values[HIGHEST] = number
@@ -344,5 +365,10 @@ def _number(values: list[int], position: int, modseq: int, mailbox: int, now: fl
 def _estimate(values: list[int], position: int, now: float) -> int:
     """Something changed and nobody said by how much: one more, or the clock to begin with."""
     values[_FLAGS] |= 1 << position
-    values[position] = values[position] + 1 if values[position] else int(now * 1000)
+    if values[position]:
+        values[position] += 1
+    elif position < _COUNTED:
+        values[position] = int(now * 1000)
+    else:
+        _set_uncounted(values, position, int(now * 1000))
     return 1 << position
