@@ -107,7 +107,7 @@ class App:
         if config.streams.processes > 1:
             self._shards = Shards(config.streams.processes, self._hub.reactor, self._settings)
             self._closing.callback(self._shards.close)
-        self._outlet: Hub | Shards = self._shards or self._hub
+        self._outlet: Hub | Shards = self._hub if self._shards is None else self._shards
         self._publisher = Publisher(
             self._table,
             self._outlet,
