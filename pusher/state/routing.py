@@ -91,7 +91,7 @@ def route(event: MailboxChange | MailboxEvent) -> Route:
     """Return whom `event` concerns."""
     uri = event.uri
     if uri is None:
-        return _route(event.event_type, None, event.mbtype, None, None, _actor(event))
+        return _find_route(event.event_type, None, event.mbtype, None, None, _actor(event))
     # Nearly always the mailbox is known and nobody's rights have changed: then it is enough to
     # compare, which touches a third of the memory that hashing all of it does.
     known = _last_of.get(uri)
@@ -104,23 +104,27 @@ def route(event: MailboxChange | MailboxEvent) -> Route:
     ):
         return known[3]
     mailbox = uri.partition("/;UID=")[0]
-    found = _route(
-        event.event_type,
-        mailbox,
-        event.mbtype,
-        event.mailbox_acl,
-        event.acl_subject,
-        _actor(event),
-    )
-    if mailbox == uri and found.account is not None and event.event_type not in _OWN_EVENTS:
+    rights, actor = event.mailbox_acl, _actor(event)
+    is_short = len(uri) + len(rights or "") + len(actor or "") < _LONGEST_REMEMBERED
+    find = _route if is_short else _find_route
+    found = find(event.event_type, mailbox, event.mbtype, rights, event.acl_subject, actor)
+    if (
+        is_short
+        and mailbox == uri
+        and found.account is not None
+        and event.event_type not in _OWN_EVENTS
+    ):
         if len(_last_of) >= _MOST_REMEMBERED:
             _last_of.clear()
         type_, mbtype = sys.intern(event.event_type), event.mbtype and sys.intern(event.mbtype)
-        _last_of[uri] = (type_, event.mailbox_acl, mbtype, found)
+        _last_of[uri] = (type_, rights, mbtype, found)
     return found
 
 
-_MOST_REMEMBERED: Final = 65_536
+_MOST_REMEMBERED: Final = 32_768
+_LONGEST_REMEMBERED: Final = 2048
+#: No token can name a longer account.
+_LONGEST_ACCOUNT: Final = 1024
 _last_of: dict[str, tuple[str, str | None, str | None, Route]] = {}
 
 
@@ -128,8 +132,7 @@ def _actor(event: MailboxChange | MailboxEvent) -> str | None:
     return event.user_id or event.user
 
 
-@lru_cache(maxsize=4096)
-def _route(
+def _find_route(
     event_type: str,
     uri: str | None,
     mbtype: str | None,
@@ -139,7 +142,8 @@ def _route(
 ) -> Route:
     account = _owner(event_type, uri, mbtype, mailbox_acl, actor)
     if account is not None:
-        account = sys.intern(account)  # one object in all tables: found without comparing
+        # One object in all tables is found without comparing.
+        account = sys.intern(account) if len(account) <= _LONGEST_ACCOUNT else None
     readers = _others(account, mailbox_acl, acl_subject if event_type == "AclChange" else None)
     what = kind(mbtype)
     is_about_folders = event_type in _FOLDER_EVENTS
@@ -157,6 +161,9 @@ def _route(
         is_complete=not lags(event_type) and position not in (SUBMISSION, SIEVE),
         readers=readers,
     )
+
+
+_route: Final = lru_cache(maxsize=4096)(_find_route)
 
 
 def _owner(
@@ -189,7 +196,7 @@ def _others(
     if acl_subject:
         # Who lost his rights has something to refresh as well, and is in no list any more.
         users |= {acl_subject.removeprefix("-")}
-    return users - {account} if account is not None else users
+    return frozenset(user for user in users if user != account and len(user) <= _LONGEST_ACCOUNT)
 
 
 def uncounted(states: Mapping[str, str]) -> list[tuple[int, int]]:
