@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute
+
+from pusher.api.limits import Limits
+from pusher.api.problems import problem
 
 __all__ = ["application"]
 
 
 def application(routes: Sequence[BaseRoute]) -> Starlette:
     """Return the application; every error it answers with is a problem document (RFC 9457)."""
-    return Starlette(routes=routes, exception_handlers={HTTPException: _problem, 500: _broken})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Limits)],
+        exception_handlers={HTTPException: _problem, 500: _broken},
+    )
 
 
 async def _problem(_request: Request, error: Exception) -> Response:
@@ -26,15 +33,3 @@ async def _problem(_request: Request, error: Exception) -> Response:
 
 async def _broken(_request: Request, _error: Exception) -> Response:
     return problem(500, "something broke here; the log says what")
-
-
-def problem(status: int, detail: str, headers: object = None) -> Response:
-    """Return a problem document."""
-    title = HTTPStatus(status).phrase
-    document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(
-        document,
-        status,
-        headers=dict(headers) if isinstance(headers, dict) else None,
-        media_type="application/problem+json",
-    )
