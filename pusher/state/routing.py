@@ -105,7 +105,8 @@ def route(event: MailboxChange | MailboxEvent) -> Route:
         return known[3]
     mailbox = uri.partition("/;UID=")[0]
     rights, actor = event.mailbox_acl, _actor(event)
-    is_short = len(uri) + len(rights or "") + len(actor or "") < _LONGEST_REMEMBERED
+    parts = uri, rights, actor, event.event_type, event.mbtype, event.acl_subject
+    is_short = sum(len(part) for part in parts if part is not None) < _LONGEST_REMEMBERED
     find = _route if is_short else _find_route
     found = find(event.event_type, mailbox, event.mbtype, rights, event.acl_subject, actor)
     if (
@@ -113,6 +114,7 @@ def route(event: MailboxChange | MailboxEvent) -> Route:
         and mailbox == uri
         and found.account is not None
         and event.event_type not in _OWN_EVENTS
+        and kind(event.mbtype) != "sieve"  # whose it is may depend on who acted
     ):
         if len(_last_of) >= _MOST_REMEMBERED:
             _last_of.clear()
