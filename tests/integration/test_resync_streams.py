@@ -180,6 +180,20 @@ def test_jmap_refuses_what_the_standard_does_not_know(pusher: PusherProcess) -> 
         assert stream.status == 200
 
 
+def test_event_that_names_no_mailbox_is_told_to_him_who_acted(pusher: PusherProcess) -> None:
+    """timsieved's events: the same uri and type for everybody, only `user` differs."""
+    query = "types=SieveScript&closeafter=no&ping=0"
+    with jmap(pusher, "script-ann", query) as ann, jmap(pusher, "script-bob", query) as bob:
+        ann.next_block()
+        bob.next_block()
+        for account, stream in (("script-ann", ann), ("script-bob", bob)):
+            fields = {"uri": "imap://m;UIDVALIDITY=1", "user": account, "vnd.cmu.mbtype": "f"}
+            tell(pusher, "x", 5, **fields)
+            block = stream.next_block(within=2)
+            assert block.json["changed"].keys() == {account}
+        assert ann.quiet_for(0.2) == []
+
+
 # --- coming back ---------------------------------------------------------------------------------
 
 
