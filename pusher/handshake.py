@@ -224,12 +224,16 @@ class Doorkeeper:
             self._reactor.epoll.modify(descriptor, events)
         else:
             self._halves[descriptor] = half
-            self._reactor.add(descriptor, events, self._on_ready)
+            self._reactor.add(descriptor, events, self._on_ready, close=self._close_descriptor)
 
     def _forget(self, half: _Half) -> None:
         descriptor = half.socket.fileno()
         if self._halves.pop(descriptor, None) is not None:
             self._reactor.remove(descriptor)
+
+    def _close_descriptor(self, descriptor: int) -> None:
+        if descriptor in self._halves:
+            self._drop(self._halves[descriptor])
 
     def _drop(self, half: _Half) -> None:
         self._forget(half)

@@ -66,7 +66,7 @@ class Hub:
     ) -> None:
         self.settings = settings
         self.counts = HubCounts()
-        self.reactor = Reactor(self.on_ready)
+        self.reactor = Reactor(self.on_ready, self.close)
         self._epoll = self.reactor.epoll
         self._clock = clock
         self._wall = wall

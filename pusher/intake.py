@@ -25,6 +25,7 @@ NO: Final = b"NO ()\r\n"
 #: Events taken per round, so that readers are told and streams are served in between.
 PER_ROUND: Final = 32
 _READ_BYTES: Final = 65_536
+_ROUNDS_AT_STOP: Final = 1024
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_SECONDS: Final = 0.2
 
@@ -111,8 +112,9 @@ class Intake:
     def stop(self) -> None:
         """Take what lies in the sockets, then stop listening; open connections go on."""
         if self._datagram is not None:
-            while self._take_datagrams():
-                pass
+            for _ in range(_ROUNDS_AT_STOP):  # a flood does not keep us from stopping
+                if not self._take_datagrams():
+                    break
             self._reactor.remove(self._datagram.fileno())
             self._datagram.close()
             self._datagram = None
@@ -244,7 +246,7 @@ class Intake:
         descriptor = producer.socket.fileno()
         if descriptor >= 0 and descriptor not in self._producers:
             self._producers[descriptor] = producer
-            self._reactor.add(descriptor, EPOLLIN, self._on_producer)
+            self._reactor.add(descriptor, EPOLLIN, self._on_producer, close=self._close_descriptor)
 
     def _pause(self) -> None:
         self.counts["no-descriptors"] += 1
@@ -339,6 +341,10 @@ class Intake:
         self.counts[f"cut-{why}"] += 1
         self._send(producer, NO)
         self._close(producer)
+
+    def _close_descriptor(self, descriptor: int) -> None:
+        if descriptor in self._producers:
+            self._close(self._producers[descriptor])
 
     def _close(self, producer: _Producer) -> None:
         descriptor = producer.socket.fileno()

@@ -189,6 +189,11 @@ class Metrics:
             "Longest single round of the reactor since the start.",
             value=self._reactor.longest_round_seconds,
         )
+        yield CounterMetricFamily(
+            "pusher_internal_errors",
+            "Callbacks that failed: bugs, one connection each.",
+            value=self._reactor.failures,
+        )
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield CounterMetricFamily(
             "pusher_cpu_seconds", "CPU time used.", value=usage.ru_utime + usage.ru_stime

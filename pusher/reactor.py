@@ -7,12 +7,18 @@ Knows readiness and time; not what any descriptor is for.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import select
 import time
 from collections.abc import Callable
 
+import structlog
 import trio
+
+from shared.log import Limited
+
+log = structlog.get_logger()
 
 EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
@@ -41,20 +47,36 @@ class Reactor:
     Callbacks get (descriptor, events). Those added with `last=True` (they accept) run at the end of
     a round, so that a descriptor closed in it cannot get a new connection while events of the old
     one are still to come. `after_round` callbacks run once after every round that had work.
+
+    A callback that fails is a bug of ours; it costs the one connection it was for (`close` is
+    called) and a line in the log, never the others.
     """
 
-    def __init__(self, default: Callback) -> None:
+    def __init__(self, default: Callback, close_default: Callable[[int], None]) -> None:
         self.epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
+        self._closers: dict[int, Callable[[int], None]] = {}
         self._last: set[int] = set()
         self._default = default
+        self._close_default = close_default
+        self._limited = Limited()
+        self.failures = 0
         self.after_round: list[Callable[[], None]] = []
         self.longest_round_seconds = 0.0
         self.rounds = 0
 
-    def add(self, descriptor: int, events: int, callback: Callback, *, last: bool = False) -> None:
-        """Call `callback` when `descriptor` is ready for `events`."""
+    def add(
+        self,
+        descriptor: int,
+        events: int,
+        callback: Callback,
+        *,
+        last: bool = False,
+        close: Callable[[int], None] | None = None,
+    ) -> None:
+        """Call `callback` when `descriptor` is ready for `events`; `close` it if that fails."""
         self._callbacks[descriptor] = callback
+        self._closers[descriptor] = close or _leave_open
         if last:
             self._last.add(descriptor)
         self.epoll.register(descriptor, events)
@@ -62,13 +84,9 @@ class Reactor:
     def remove(self, descriptor: int) -> None:
         """Stop watching `descriptor`; call it before closing."""
         if self._callbacks.pop(descriptor, None) is not None:
+            del self._closers[descriptor]
             self._last.discard(descriptor)
             self.epoll.unregister(descriptor)
-
-    def release(self, descriptor: int) -> None:
-        """Leave `descriptor` registered, but let its events go to the default callback."""
-        self._callbacks.pop(descriptor, None)
-        self._last.discard(descriptor)
 
     def close(self) -> None:
         """Close the epoll descriptor."""
@@ -94,18 +112,40 @@ class Reactor:
         """Call back for all that is ready; return the time it is then."""
         started = time.perf_counter()
         callbacks, default, last = self._callbacks, self._default, self._last
-        accepting = None
+        accepting: list[tuple[int, int]] = []
         for descriptor, events in ready:
             if descriptor in last:
-                accepting = [*(accepting or ()), (descriptor, events)]
-            else:
+                accepting.append((descriptor, events))
+                continue
+            try:
                 callbacks.get(descriptor, default)(descriptor, events)
-        for descriptor, events in accepting or ():
-            callbacks.get(descriptor, default)(descriptor, events)
+            except Exception:  # the fence: see the class
+                self._failed(descriptor)
+        for descriptor, events in accepting:
+            try:
+                callbacks.get(descriptor, default)(descriptor, events)
+            except Exception:
+                self._failed(descriptor)
         for callback in self.after_round:
-            callback()
+            try:
+                callback()
+            except Exception:
+                self._failed(None)
         ended = time.perf_counter()
         self.rounds += 1
         if ended - started > self.longest_round_seconds:
             self.longest_round_seconds = ended - started
         return ended
+
+    def _failed(self, descriptor: int | None) -> None:
+        self.failures += 1
+        held_back = self._limited.allows("failed")
+        if held_back is not None:
+            log.exception("internal_error", held_back=held_back)
+        if descriptor is not None:
+            with contextlib.suppress(Exception):
+                self._closers.get(descriptor, self._close_default)(descriptor)
+
+
+def _leave_open(_descriptor: int) -> None:
+    """What listening sockets get: the next event has its chance."""
