@@ -199,6 +199,12 @@ class App:
         restored = self._journal.load()
         gapless = restored.gapless and self._sockets_outlive_us
         self._table.restore(restored.records.items(), gapless=gapless)
+        if not gapless and restored.records:
+            # Else a good end of this run would make the next one trust records of before the gap.
+            try:
+                self._journal.rewrite(self._table.records())
+            except OSError as error:
+                self._problems["snapshot"] = f"snapshot cannot be written: {error.strerror}"
         log.info("numbers_restored", accounts=len(self._table), gapless=gapless)
 
     def _hop(self, function: Callable[[], None]) -> None:

@@ -85,7 +85,8 @@ class Publisher:
                 mask = self._change_late(account, route, event, now)
             if mask and account in self._connected:
                 self._moved[account] = self._moved.get(account, 0) | mask
-        if route.readers and (mask or account is None):
+        # A later event of the same owner may have come first: his numbers then say nothing of this.
+        if route.readers and (mask or route.fresh or account is None):
             self._change_for_others(route, mask or 1 << route.position, now)
         return mask
 

@@ -13,8 +13,8 @@ Where the numbers come from, best first:
 
 The id of a state is the sum of its positions plus an offset. Positions only rise, so ids rise with
 every change, and equal ids mean equal states. What an account was told before we knew it, or after
-it was last saved, cannot be known: then the offset leaps to the clock, in microseconds, past all
-ids of that time, and readers that come back with one of those start over.
+it was last saved, cannot be known: then the offset rises by the time since, in microseconds, past
+all ids of that time, and readers that come back with one of those start over.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ _COUNTED = 11  # positions that the counters string fills, in the same order
 _OFFSET, _BASE, _UIDVALIDITY, _CHANGED_AT, _MAILBOX, _FLAGS = range(15, 21)
 _RECORD = struct.Struct("<18QIII")
 _LARGEST = 2**64 - 1
-#: More than any id can have risen by between the last save and a crash.
-_LEAP = 1 << 32
 
 _LOCAL = (1 << POSITIONS) - 1  # one flag per position: its number is an estimate
 _COUNTERS_SEEN = 1 << 16  # this account's server sends MailboxModseq with counters
@@ -97,7 +95,7 @@ class ModseqTable:
         was_unsure = values[_FLAGS] & _UNSURE
         if was_unsure:
             values[_FLAGS] -= _UNSURE
-            values[_OFFSET] = max(values[_OFFSET] + _LEAP, int(now * 1_000_000))
+            values[_OFFSET] += max(1, int((now - values[_CHANGED_AT]) * 1_000_000))
         if counters is not None:
             mask = _count(values, counters, fresh, now)
             if modseq is not None:
@@ -111,11 +109,10 @@ class ModseqTable:
             mask = _estimate(values, position, now)
         for other, number in also:
             mask |= _raise(values, other, number)
-        if mask:
-            values[_CHANGED_AT] = int(now)
-            self._unsaved.add(account)
         if was_unsure:
             values[_BASE] = _id(values)
+        if mask or was_unsure:
+            values[_CHANGED_AT] = int(now)
             self._unsaved.add(account)
         return mask
 

@@ -375,6 +375,18 @@ def test_an_id_handed_out_just_before_a_crash_cannot_stand_for_a_later_state(gap
             assert after.missed(told) is Missed.UNKNOWN, (deliveries, changes)
 
 
+def test_two_crashes_after_one_save_give_no_id_out_twice() -> None:
+    alice = Account()
+    alice.fresh(counted(10))
+    ids: list[int] = []
+    for _ in range(3):
+        again = alice.restarted(gapless=False)
+        again.now = alice.now + 1 + len(ids)
+        again.fresh(counted(10))
+        ids.append(again.id)
+    assert ids == sorted(set(ids))
+
+
 def test_what_was_shared_with_an_unknown_account_is_not_forgotten_later() -> None:
     alice = Account()
     # A reader of an account without numbers has id 0; what happens now is recorded nowhere.
