@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pusher.handshake import StreamRequest
 from pusher.protocol import sse
 from pusher.protocol.numbers import PAGE_NUMBERS, RESYNC, Numbers
-from pusher.protocol.profile import PAGE, Profile
+from pusher.protocol.profile import PAGE, PING_SECONDS, Profile
 from pusher.reactor import EPOLLGONE, EPOLLOUT, Reactor
 from pusher.state.outbox import Outbox
 
@@ -137,10 +137,13 @@ class Hub:
             self._tls[descriptor] = tls
             self._send = self._send_tls
         self._epoll.register(descriptor, EPOLLGONE)
-        written = self._write(descriptor, head)
         # What it missed while away is a state event as well (RFC 8620 §7.3).
-        if written and profile.closes_after_state and b"\nevent: state\n" in head:
+        tells = profile.closes_after_state and b"\nevent: state\n" in head
+        written = self._write(descriptor, head)
+        if tells and written:
             self._close_after_state(descriptor)
+        elif tells and descriptor in self._outboxes:
+            self._outboxes[descriptor].tells = True
 
     def _make_room(self, descriptor: int) -> None:
         missing = descriptor + 1 - len(self._owner)
@@ -225,7 +228,8 @@ class Hub:
                 self._gone(descriptor)
                 continue
             if taken != size:
-                self._fall_behind(descriptor).rest = block[taken:]
+                outbox = self._fall_behind(descriptor)
+                outbox.rest, outbox.tells = block[taken:], True
                 continue
             sent[descriptor] = now
             written += 1
@@ -288,18 +292,18 @@ class Hub:
         account, profile = self._owner[descriptor], self._profile[descriptor]
         if outbox is None or account is None or profile is None:
             return
-        told = False
-        while outbox.rest or outbox.changes:
+        closes = profile.closes_after_state
+        while outbox.rest or (outbox.changes and not (closes and outbox.tells)):
             if not outbox.rest:
                 outbox.rest = self._owed_blocks(account, profile, outbox)
-                told = bool(outbox.rest)
+                outbox.tells = bool(outbox.rest)
                 continue
             rest, outbox.rest = outbox.rest, b""
             if not self._write(descriptor, rest):
                 return  # owed again, or closed
         del self._outboxes[descriptor]
         self._epoll.modify(descriptor, EPOLLGONE)
-        if told and profile.closes_after_state:
+        if closes and outbox.tells:
             self._close_after_state(descriptor)
 
     def _owed_blocks(self, account: str, profile: Profile, outbox: Outbox) -> bytes:
@@ -319,7 +323,7 @@ class Hub:
         slots = int(min(max(ping / 10, 0.2), 2.0) / TICK_SECONDS)
         self._slot = (self._slot + 1) % slots
         now, wall = int(self._clock() * 10), int(self._wall())
-        early = slots * TICK_SECONDS * 10
+        early, soonest = slots * TICK_SECONDS * 10, min(ping, PING_SECONDS[0])
         owner, sent, expires = self._owner, self._sent, self._expires
         for descriptor in range(self._slot, len(owner), slots):
             if owner[descriptor] is None:
@@ -327,14 +331,18 @@ class Hub:
             if expires[descriptor] <= wall:
                 self.counts.cut_expired += 1
                 self.close(descriptor)
-            elif now - sent[descriptor] >= ping * (7.5 + descriptor % 97 / 38.8) - early:
-                self._ping(descriptor, now - sent[descriptor] + early)
+                continue
+            share = 7.5 + descriptor % 97 / 38.8
+            if now - sent[descriptor] >= soonest * share - early:
+                self._ping(descriptor, now - sent[descriptor] + early, ping * share)
         if self._slot % 10 == 0:
             self._cut_stalled()
 
-    def _ping(self, descriptor: int, idle: float) -> None:
+    def _ping(self, descriptor: int, idle: float, due: float) -> None:
         profile = self._profile[descriptor]
-        if profile is None or descriptor in self._outboxes or idle < profile.ping_seconds * 10:
+        if profile is None or descriptor in self._outboxes:
+            return
+        if idle < (profile.ping_seconds * 10 or due):
             return
         self.counts.pings += 1
         self._write(descriptor, sse.ping(profile))

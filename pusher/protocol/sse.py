@@ -88,6 +88,8 @@ def resync(profile: Profile, account: str, numbers: Numbers | None) -> bytes:
     """Return the blocks that say "start over", then what is known, for clients of either age."""
     if numbers is None:
         return b"event: resync\nid: 0\ndata: {}\n\n"
+    if not any(numbers.values):
+        return b"event: resync\nid: %d\ndata: {}\n\n" % numbers.id
     if profile.shape is Shape.PAGE:
         data = page_numbers(numbers)
         return b"event: resync\nid: %d\ndata: %b\n\n" % (numbers.id, data) + push(numbers)
