@@ -25,7 +25,7 @@ from shared.sections import Auth
 MIN_SECRET_BYTES = 32
 _REQUIRED = {"require": ["exp", "aud", "sub"]}
 _LONGEST_TOKEN = 8192
-_LONGEST_ACCOUNT = 1024
+_LONGEST_ACCOUNT_BYTES = 1024
 
 
 class _Prepared(bytes):
@@ -83,9 +83,11 @@ class Authenticator:
                 options=_REQUIRED,  # type: ignore[arg-type]
             )
             account, expires = claims["sub"], float(claims["exp"])
+            # ValueError for half a surrogate pair, which no other part could write out.
+            size = len(account.encode()) if isinstance(account, str) else 0
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ProtocolError(401, "a valid token is needed") from error
-        if not isinstance(account, str) or not 0 < len(account) <= _LONGEST_ACCOUNT:
+        if not 0 < size <= _LONGEST_ACCOUNT_BYTES:
             raise ProtocolError(401, "a valid token is needed")
         return Identity(sys.intern(account), expires + self._leeway)
 

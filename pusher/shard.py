@@ -49,7 +49,8 @@ class Holder:
         self._drain_seconds: float | None = None
         self._ended = trio.Event()
         channel.setblocking(False)
-        self.hub.reactor.add(channel.fileno(), EPOLLIN, self._on_orders)
+        # Last, as it brings new descriptors: see the reactor.
+        self.hub.reactor.add(channel.fileno(), EPOLLIN, self._on_orders, last=True)
 
     async def run(self) -> None:
         """Serve until told to drain, or until the acceptor is gone."""
