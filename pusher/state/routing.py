@@ -114,6 +114,7 @@ def route(event: MailboxChange | MailboxEvent) -> Route:
         and mailbox == uri
         and found.account is not None
         and event.event_type not in _OWN_EVENTS
+        and event.acl_subject is None
         and kind(event.mbtype) != "sieve"  # whose it is may depend on who acted
     ):
         if len(_last_of) >= _MOST_REMEMBERED:

@@ -203,8 +203,8 @@ def test_readers_are_those_who_may_list_and_read(acl: str, readers: set[str]) ->
 def test_who_lost_his_rights_hears_of_it_once_more(subject: str, readers: set[str]) -> None:
     fields = {"mailbox_acl": ALICE, "acl_subject": subject}
     assert route(event("AclChange", **fields)).readers == readers
-    assert route(event("FlagsSet", **fields)).readers == frozenset()
     assert route(event("AclChange", mailbox_acl=ALICE)).readers == frozenset()
+    assert route(event("FlagsSet", **fields)).readers == frozenset()
 
 
 def test_a_mailbox_of_nobody_concerns_its_readers() -> None:
@@ -217,16 +217,12 @@ def test_a_mailbox_of_nobody_concerns_its_readers() -> None:
 
 events = st.builds(
     MailboxEvent,
-    event_type=st.sampled_from(
-        ["FlagsSet", "MailboxModseq", "AclChange", "MailboxSubscribe", "MailboxCreate", "Login"]
-    ),
-    uri=st.sampled_from(
-        [None, INBOX, INBOX + "/;UID=4", "imap://mail/user/bob", "imap://mail;UIDVALIDITY=7"]
-    ),
-    mbtype=st.sampled_from([None, "e", "c", "f"]),
-    mailbox_acl=st.sampled_from([None, "", ALICE, ALICE + "bob\tlr\t", "bob\tlr\tcarol\tlr\t"]),
-    acl_subject=st.sampled_from([None, "dave", "-erin"]),
-    user=st.sampled_from([None, "", "alice@example.org", "bob"]),
+    event_type=st.sampled_from(["FlagsSet", "AclChange", "MailboxSubscribe"]),
+    uri=st.sampled_from([None, INBOX, INBOX + "/;UID=4", "imap://mail;UIDVALIDITY=7"]),
+    mbtype=st.sampled_from([None, "f"]),
+    mailbox_acl=st.sampled_from([None, ALICE, ALICE + "bob\tlr\t"]),
+    acl_subject=st.sampled_from([None, "dave"]),
+    user=st.sampled_from([None, "bob", "carol"]),
     user_id=st.sampled_from([None, "frank"]),
 )
 
