@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import HMACAlgorithm
@@ -147,7 +148,7 @@ def _public_key(
 ) -> tuple[ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey, str]:
     try:
         key = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError([f"auth.public_key_file: {error}"]) from error
     match key:
         case ed25519.Ed25519PublicKey():
