@@ -3,9 +3,10 @@
 Knows the file; `state.modseq` knows what a record means. Written in a thread, without fsync: what a
 power cut takes makes accounts uncertain, and those are told to resync. A torn tail is cut off.
 
-The file is a header, then batches: type, length and CRC-32, then the records as (length of name,
-name, record). The last batch says whether the program ended in good order and whether its event
-sockets outlive it; everything else means that events may have been missed.
+The file is a header, then batches: type, length and CRC-32 (which starts from the type), then the
+records as (length of name, name, record). The last batch says whether the program ended in good
+order and whether its event sockets outlive it; everything else means that events may have been
+missed.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ class Journal:
         clean, end = None, len(_MAGIC)
         for kind, body, after in _batches(data):
             clean = body if kind == _CLEAN else None
-            if kind == _RECORDS:
-                records.update(_unpacked(body))
+            for name, record in _unpacked(body) if kind == _RECORDS else ():
+                records.pop(name, None)  # newest last
+                records[name] = record
             end = after
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not data.startswith(_MAGIC):
-            os.ftruncate(self._file, 0)
-            os.write(self._file, _MAGIC)
+            self._size = 0
+            self._put(_MAGIC)
             end = len(_MAGIC)
         # The end mark is taken off: from here on this run counts as unfinished.
         if clean is not None:
@@ -82,17 +84,17 @@ class Journal:
         """Replace the file by one that has just these records."""
         draft = self._path.with_name(self._path.name + ".new")
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        before, size = self._file, self._size
+        self._file, self._size = descriptor, 0
         try:
-            os.write(descriptor, _MAGIC)
-            before, self._file = self._file, descriptor
-            self._size = len(_MAGIC)
+            self._put(_MAGIC)
             self._write(_RECORDS, _packed(records))
+            draft.replace(self._path)
         except OSError:
-            self._file = before
+            self._file, self._size = before, size
             os.close(descriptor)
             draft.unlink(missing_ok=True)
             raise
-        draft.replace(self._path)
         self._live = self._size
         if before is not None:
             os.close(before)
@@ -109,9 +111,12 @@ class Journal:
             self._file = None
 
     def _write(self, kind: int, body: bytes) -> None:
+        self._put(_BATCH.pack(kind, len(body), zlib.crc32(body, kind)) + body)
+
+    def _put(self, data: bytes) -> None:
+        """Write all of `data`, or nothing of it."""
         assert self._file is not None
-        batch = _BATCH.pack(kind, len(body), zlib.crc32(body)) + body
-        view = memoryview(batch)
+        view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self._file, view) :]
@@ -119,7 +124,7 @@ class Journal:
             os.ftruncate(self._file, self._size)
             os.lseek(self._file, self._size, os.SEEK_SET)
             raise
-        self._size += len(batch)
+        self._size += len(data)
 
 
 def _packed(records: Iterable[tuple[str, bytes]]) -> bytes:
@@ -148,7 +153,7 @@ def _batches(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     while at + _BATCH.size <= len(data):
         kind, length, checksum = _BATCH.unpack_from(data, at)
         body = data[at + _BATCH.size : at + _BATCH.size + length]
-        if len(body) != length or zlib.crc32(body) != checksum:
+        if len(body) != length or zlib.crc32(body, kind) != checksum:
             return
         at += _BATCH.size + length
         yield kind, body, at
