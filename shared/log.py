@@ -55,7 +55,8 @@ class Redactor:
         day = int(self._wall() // _DAY_SECONDS)
         if day != self._day:
             self._day, self._key = day, secrets.token_bytes(16)
-        return "#" + hashlib.blake2b(text.encode(), key=self._key, digest_size=6).hexdigest()
+        name = text.encode(errors="backslashreplace")
+        return "#" + hashlib.blake2b(name, key=self._key, digest_size=6).hexdigest()
 
 
 def configure(level: str, personal_data: bool) -> None:
@@ -80,7 +81,11 @@ def configure(level: str, personal_data: bool) -> None:
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
-        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # structlog knows no others
+        try:
+            log.log(level, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        except Exception:  # a mistake in how a library logs must not reach what it was doing
+            self.handleError(record)
 
 
 class Limited:
