@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         text=True,
     )
     if mounted.returncode != 0:
-        pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.strip()}")
+        pytest.fail(f"cannot mount a tmpfs here: {mounted.stderr.strip()}")
     try:
         yield tmp_path
     finally:

@@ -110,17 +110,17 @@ def test_libraries_are_heard_from_warnings_up_in_our_form(
     capsys: pytest.CaptureFixture[str], level: int
 ) -> None:
     configure("info", personal_data=False)
-    library = logging.getLogger("some.library")
+    library = logging.getLogger("some.package")
     library.info("chatter")
     library.log(level, "trouble with %s", "it")
     (line,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (line["event"], line["logger"]) == ("trouble with it", "some.library")
+    assert (line["event"], line["logger"]) == ("trouble with it", "some.package")
 
 
 @pytest.mark.usefixtures("fresh_logging")
 def test_a_library_that_logs_wrongly_is_not_disturbed(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info", personal_data=False)
-    logging.getLogger("some.library").warning("%d of them", "many")
+    logging.getLogger("some.package").warning("%d of them", "many")
     assert "TypeError" in capsys.readouterr().err
 
 
@@ -128,7 +128,7 @@ def test_a_library_that_logs_wrongly_is_not_disturbed(capsys: pytest.CaptureFixt
 def test_configuring_again_does_not_log_twice(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         configure("info", personal_data=True)
-    logging.getLogger("some.library").warning("trouble")
+    logging.getLogger("some.package").warning("trouble")
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
