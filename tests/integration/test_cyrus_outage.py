@@ -88,6 +88,7 @@ def test_hang_of_pusher_delays_mail_and_refuses_none(
         Mailer(cyrus, BOB) as to_bob,
     ):
         wait_until(lambda: to_alice.accepted > 3 and page.connections, "the first deliveries")
+        page.resyncs = 0  # it began with id 0, which says that it knows nothing
         pusher.suspend()
         hung_at = time.monotonic()
         before = to_alice.accepted
