@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from pusher.protocol.plaintext import decode_words, plain
 from shared.errors import DecodeError
+from shared.plaintext import decode_words, plain
 
 __all__ = ["Address", "Envelope", "decode_envelope", "plain"]
 

@@ -10,10 +10,10 @@ from pusher.protocol import counters, imapurl
 from pusher.protocol.envelope import Address, Envelope, decode_envelope
 from pusher.protocol.icaltext import parameter_value, text_value
 from pusher.protocol.mboxevent import MailboxEvent, kind, lags
-from pusher.protocol.plaintext import plain, plain_lines
 from pusher.protocol.sieve import sieve_key, sieve_notify
 from shared.errors import DecodeError
 from shared.events import Attendee, CalendarAlarm, ModSeqs, NormalEvent, Person, job_key
+from shared.plaintext import plain, plain_lines
 
 __all__ = [
     "alarm_jobs",

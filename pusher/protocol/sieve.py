@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from pusher.protocol.notification import Notification, text
-from pusher.protocol.plaintext import plain, plain_lines
 from shared.events import SieveNotify, job_key
+from shared.plaintext import plain, plain_lines
 
 _scheme: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):").match
 _is_address: Final = re.compile(r"[^\s=@]+@[^\s=@]+").fullmatch

@@ -23,11 +23,13 @@ FORBIDDEN = {
     "notifyd": {"pusher", "trio", "anyio"},
     "pusher/protocol": WORLD,
     "pusher/state": WORLD,
+    "notifyd/compose": WORLD,
 }
 #: Folder: all that its files may import beside the standard library.
 ALLOWED = {
     "pusher/protocol": {"pusher.protocol", "shared", "msgspec", "httptools"},
     "pusher/state": {"pusher.protocol", "pusher.state", "shared"},
+    "notifyd/compose": {"notifyd.compose", "shared", "babel", "jinja2"},
 }
 #: Module: who may import it.
 ONLY_FOR = {

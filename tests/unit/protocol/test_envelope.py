@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pusher.protocol.envelope import Address, decode_envelope
-from pusher.protocol.plaintext import decode_words, plain, plain_lines
 from shared.errors import DecodeError
+from shared.plaintext import decode_words, plain, plain_lines
 
 CAROL = '(("Carol" NIL "carol" "remote.test"))'
 

@@ -1,6 +1,7 @@
 """Text from outside as text that can be shown: no controls, no tricks with direction, decoded.
 
-For subjects, names and the like before they reach a phone, a mail header or a log line.
+For subjects, names and the like before they reach a phone, a mail header or a log line; for both
+programs.
 """
 
 from __future__ import annotations
