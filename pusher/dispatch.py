@@ -27,7 +27,7 @@ from pusher.protocol.mboxevent import (
 from pusher.protocol.normal import (
     alarm_jobs,
     calendar_alarm,
-    sieve_key,
+    sieve_jobs,
     sieve_notify,
 )
 from pusher.protocol.notification import Notification
@@ -231,12 +231,13 @@ class Dispatcher:
         delivery = notification.filepath or f"{self._wall()}-{self._sequence}"
         return [
             NewJob(
-                kind="sieve_notify",
-                key=sieve_key(asked, delivery),
+                kind=job.kind,
+                key=job.key,
                 account=asked.account,
-                payload=asked.to_json(),
+                payload=job.asked.to_json(),
                 attachment_path=notification.filepath,
             )
+            for job in sieve_jobs(asked, delivery)
         ]
 
     def _stored(

@@ -10,7 +10,7 @@ from pusher.protocol import counters, imapurl
 from pusher.protocol.envelope import Address, Envelope, decode_envelope
 from pusher.protocol.icaltext import parameter_value, text_value
 from pusher.protocol.mboxevent import MailboxEvent, kind, lags
-from pusher.protocol.sieve import sieve_key, sieve_notify
+from pusher.protocol.sieve import sieve_jobs, sieve_notify
 from shared.errors import DecodeError
 from shared.events import Attendee, CalendarAlarm, ModSeqs, NormalEvent, Person, job_key
 from shared.plaintext import plain, plain_lines
@@ -19,7 +19,7 @@ __all__ = [
     "alarm_jobs",
     "calendar_alarm",
     "normal_event",
-    "sieve_key",
+    "sieve_jobs",
     "sieve_notify",
     "without_mailto",
 ]

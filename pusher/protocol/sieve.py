@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from msgspec.structs import replace
+
 from pusher.protocol.notification import Notification, text
+from shared.errors import DecodeError
 from shared.events import SieveNotify, job_key
 from shared.plaintext import plain, plain_lines
 
@@ -20,6 +23,21 @@ _is_number: Final = re.compile(r"\+?[0-9][0-9 ().-]*").fullmatch
 _report: Final = re.compile(r"\n\n(?:Action\(s\) taken:\n|script execution failed:)").search
 
 _PRIORITIES: Final = frozenset({"high", "normal", "low"})
+
+#: SMS are jobs of a kind of their own, so that a provider that hangs holds no mail up.
+_KINDS: Final = {"sms": "sieve_sms", "tel": "sieve_sms"}
+_OTHER_KIND: Final = "sieve_notify"
+
+#: Each recipient costs a copy of the message on the queue's disk.
+MOST_RECIPIENTS: Final = 32
+
+
+class SieveJob(NamedTuple):
+    """One piece of work for the queue: `asked` names one recipient, or none if the script did."""
+
+    kind: str
+    key: str
+    asked: SieveNotify
 
 
 class _Method(NamedTuple):
@@ -49,10 +67,22 @@ def sieve_notify(n: Notification) -> SieveNotify:
     )
 
 
-def sieve_key(notify: SieveNotify, digest: str) -> str:
-    """The key of its job: the same request about the same message (`digest`) is one job."""
+def sieve_jobs(notify: SieveNotify, delivery: str) -> list[SieveJob]:
+    """One job per recipient, so that trying one again sends nothing to the others.
+
+    The keys are the same for the same request in the same `delivery`. Raises DecodeError.
+    """
+    if len(notify.recipients) > MOST_RECIPIENTS:
+        raise DecodeError("too-many-recipients")
+    kind = _KINDS.get(notify.method, _OTHER_KIND)
+    one_each = [replace(notify, recipients=(to,)) for to in notify.recipients] or [notify]
+    return [SieveJob(kind, sieve_key(asked, delivery), asked) for asked in one_each]
+
+
+def sieve_key(notify: SieveNotify, delivery: str) -> str:
+    """The key of its job: the same request in the same `delivery` is one job."""
     asked = [notify.uri, notify.recipients, notify.options, notify.priority, notify.message]
-    return job_key(notify.account, notify.method, digest, json.dumps([*asked, notify.parameters]))
+    return job_key(notify.account, notify.method, delivery, json.dumps([*asked, notify.parameters]))
 
 
 def _message(written: str) -> str:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pusher.protocol.normal import sieve_key, sieve_notify
+from pusher.protocol.normal import sieve_jobs, sieve_notify
 from pusher.protocol.notification import Notification
+from pusher.protocol.sieve import MOST_RECIPIENTS, sieve_key
+from shared.errors import DecodeError
 from shared.events import SieveNotify
 
 
@@ -126,6 +128,46 @@ def test_one_request_about_one_message_is_one_job() -> None:
     keys = {sieve_key(first, "other"), *(sieve_key(other, "digest") for other in others)}
     assert len(keys) == 4
     assert sieve_key(first, "digest") not in keys
+
+
+def test_each_recipient_is_a_job_of_his_own_so_that_a_retry_reaches_nobody_twice() -> None:
+    first = asked("mailto", "a@x,b@x", "c@x", "d=e")
+    jobs = sieve_jobs(first, "delivery")
+    assert [job.asked.recipients for job in jobs] == [("a@x",), ("b@x",), ("c@x",)]
+    assert {job.asked.options for job in jobs} == {("d=e",)}
+    assert len({job.key for job in jobs}) == 3
+    assert sieve_jobs(first, "delivery") == jobs
+    assert not {job.key for job in jobs} & {job.key for job in sieve_jobs(first, "other")}
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("sms:+1,+2", "sieve_sms"),
+        ("tel:+1", "sieve_sms"),
+        ("sms", "sieve_sms"),
+        ("mailto", "sieve_notify"),
+        ("xmpp:a@x", "sieve_notify"),
+        ("https://x", "sieve_notify"),
+        ("addcal", "sieve_notify"),
+        ("", "sieve_notify"),
+    ],
+)
+def test_sms_are_of_their_own_kind_so_that_they_hold_no_mail_up(method: str, kind: str) -> None:
+    assert {job.kind for job in sieve_jobs(asked(method), "d")} == {kind}
+
+
+@pytest.mark.parametrize("method", ["mailto", "sms", "https://x", "sieve"])
+def test_without_recipients_there_is_one_job_all_the_same(method: str) -> None:
+    (job,) = sieve_jobs(asked(method), "d")
+    assert job.asked.recipients == ()
+
+
+def test_a_script_cannot_fill_the_queue_with_recipients() -> None:
+    most = [f"{number}@x" for number in range(MOST_RECIPIENTS)]
+    assert len(sieve_jobs(asked("mailto", *most), "d")) == MOST_RECIPIENTS
+    with pytest.raises(DecodeError, match="too-many-recipients"):
+        sieve_jobs(asked("mailto", *most, "one@more"), "d")
 
 
 @given(st.text() | st.sampled_from(["mailto", "sms", "sms:", "xmpp:?"]), st.lists(st.text()))
