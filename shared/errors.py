@@ -47,3 +47,16 @@ class QueueError(MailboxPusherError):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+
+
+class StoreError(MailboxPusherError):
+    """The central database gave no usable answer; a write may or may not have happened.
+
+    `reason` is "unavailable" (down, refused, too slow: what needs it waits), "schema" (not
+    migrated, or by a newer version) or "broken" (our mistake, or a damaged database).
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
