@@ -1,0 +1,51 @@
+"""What alembic runs around the files in `versions`; called by `shared.store.migrate` only.
+
+The connection, already in a transaction, comes in `config.attributes`; without one the SQL is
+written out.
+"""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from shared.store.tables import METADATA, VERSION_TABLE
+
+# Any number will do; the same for ever, so that two versions of this program wait for each other.
+ADVISORY_LOCK = 0x4D42_5053
+
+
+def online(connection: Connection) -> None:
+    """Migrate within the transaction `connection` is in: everything happens, or nothing."""
+    if connection.dialect.name == "postgresql":
+        # Before alembic looks which revision is there. SQLite's BEGIN IMMEDIATE does the same.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    context.configure(
+        connection=connection,
+        target_metadata=METADATA,
+        version_table=VERSION_TABLE,
+        render_as_batch=True,
+    )
+    context.run_migrations()
+
+
+def offline() -> None:
+    """Write the SQL to alembic's output."""
+    context.configure(
+        dialect_name=context.config.attributes["dialect"],
+        target_metadata=METADATA,
+        version_table=VERSION_TABLE,
+        render_as_batch=True,
+        literal_binds=True,
+    )
+    with context.begin_transaction():
+        if context.config.attributes["dialect"] == "postgresql":
+            context.execute(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is None:
+    offline()
+else:
+    online(given)
