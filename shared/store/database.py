@@ -141,9 +141,6 @@ class Database:
             return
         given_up = isinstance(error, TimeoutError) or not isinstance(error, Exception)
         if given_up and self._path is None and not started.invalidated:
-            driver = started.connection.driver_connection
-            assert driver is not None
-            driver.terminate()  # asyncpg: says nothing to the server and waits for nothing
             await connection.invalidate()
         with suppress(Exception):  # the first error is the one to tell
             await connection.close()

@@ -1,4 +1,4 @@
-"""How each of the two databases is opened: URL, secret, file modes, and what every connection sets.
+"""Which database the store is, and how the embedded one is opened. PostgreSQL: `postgresql.py`.
 
 Knows no tables and no transactions.
 """
@@ -6,28 +6,20 @@ Knows no tables and no transactions.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from shared.errors import StoreError
 from shared.sections import Store as StoreSection
 from shared.store import failures
-
-if TYPE_CHECKING:
-    from asyncpg import Connection as Asyncpg
 
 _SQLITE: Final = "sqlite:///"
 
 #: Execution option of a connection: its transaction is going to write.
 WRITES: Final = "store_writes"
-
-# PostgreSQL lets our locks go if we stop in the midst of a transaction, after this many timeouts.
-_IDLE_TIMEOUTS: Final = 2
 
 
 def sqlite_path(section: StoreSection) -> Path | None:
@@ -46,7 +38,11 @@ def make_sqlite_file(path: Path) -> None:
 def open_engine(section: StoreSection, *, patient: bool = False) -> AsyncEngine:
     """Return an engine that has not connected yet; `patient` lets statements take their time."""
     path = sqlite_path(section)
-    return _postgresql(section, patient) if path is None else _sqlite(section, path, patient)
+    if path is not None:
+        return _sqlite(section, path, patient)
+    from shared.store import postgresql  # loads asyncpg
+
+    return postgresql.open_engine(section, patient=patient)
 
 
 def _sqlite(section: StoreSection, path: Path, patient: bool) -> AsyncEngine:
@@ -81,46 +77,3 @@ def _sqlite(section: StoreSection, path: Path, patient: bool) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "begin", begin)
     return engine
-
-
-def _postgresql(section: StoreSection, patient: bool) -> AsyncEngine:
-    seconds = section.timeout_seconds
-    settings = {
-        "application_name": "mailbox-pusher",
-        "default_transaction_isolation": "read committed",
-        "idle_in_transaction_session_timeout": f"{round(seconds * _IDLE_TIMEOUTS * 1000)}ms",
-    }
-    if patient:
-        del settings["idle_in_transaction_session_timeout"]
-
-    def connect() -> Awaitable[Asyncpg]:
-        import asyncpg
-
-        # asyncpg reads the URL itself, as libpq does: sslmode, host=/run/postgresql, PGPASSFILE.
-        return asyncpg.connect(
-            section.url,
-            password=_password(section),
-            timeout=seconds,
-            command_timeout=None if patient else seconds,
-            server_settings=settings,
-        )
-
-    return create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=connect,
-        pool_size=section.connections,
-        max_overflow=0,
-        pool_timeout=seconds,
-        hide_parameters=True,
-    )
-
-
-def _password(section: StoreSection) -> str | None:
-    """Read the secret anew for each connection, so that a changed one needs no restart."""
-    if section.password_file is None:
-        return None
-    try:
-        return section.password_file.read_text("utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        detail = f"store.password_file: {type(error).__name__}"
-        raise StoreError(failures.UNAVAILABLE, detail) from error

@@ -85,6 +85,8 @@ def _by_sqlite(name: str, message: str) -> str:
 
 def _detail(error: BaseException) -> str:
     """Name the failure; its text only where that cannot quote a row."""
+    if isinstance(error, TimeoutError | PoolTimeout):
+        return "no answer in time"
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     cause = cause.__cause__ or cause
     name = type(cause).__name__

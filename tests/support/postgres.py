@@ -127,6 +127,11 @@ class PostgresServer:
         """Kill the server and all of its processes with -9, as a crash would."""
         self._end(signal.SIGKILL)
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and neither stopped nor killed; one that is paused counts."""
+        return self._process is not None
+
     def pause(self) -> None:
         """SIGSTOP all of it: connections stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
