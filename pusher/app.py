@@ -277,6 +277,7 @@ class App:
                 self._doorkeeper.tick()
             if count % 20 == 0:
                 self._intake.tick()
+                self._dispatcher.tick()
 
     async def _serve_api(self) -> None:
         server = ServerConfig()

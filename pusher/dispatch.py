@@ -14,11 +14,12 @@ from typing import Final, Protocol
 import structlog
 from msgspec.structs import replace
 
-from pusher.intake import SURELY_FAST, Buffer, Done
+from pusher.intake import SURELY_FAST, Done
 from pusher.protocol.mboxevent import (
     CHANGE_ERRORS,
     CYRUS_EVENTS,
     RFC5423_EVENTS,
+    Buffer,
     MailboxChange,
     MailboxEvent,
     decode,
@@ -46,8 +47,6 @@ KNOWN_EVENTS: Final = frozenset(RFC5423_EVENTS) | frozenset(CYRUS_EVENTS)
 OTHER_CLASSES: Final = ("SIEVE", "MAIL", "IMIP")
 #: What can become of an event.
 RESULTS: Final = ("told", "noted", "known", "rests", "kept", "refused", "ignored")
-#: One event in so many has its lag measured: its own timestamp against our clock.
-LAG_SAMPLE: Final = 64
 _ALARM: Final = b"CalendarAlarm"
 
 
@@ -70,18 +69,42 @@ class Dispatcher:
         wall: Callable[[], float] = time.time,
         limited: Limited | None = None,
     ) -> None:
-        self.events = dict.fromkeys((*sorted(KNOWN_EVENTS), *OTHER_CLASSES, "other"), 0)
-        self.results = dict.fromkeys(RESULTS, 0)
+        self._events = dict.fromkeys((*sorted(KNOWN_EVENTS), *OTHER_CLASSES, "other"), 0)
+        self._results = dict.fromkeys(RESULTS, 0)
         self.rejected: Counter[str] = Counter()
         self.lags: list[float] = []
         self._publisher = publisher
         self._connected = publisher.outlet.accounts
+        self._shortcut = publisher.shortcut
+        self._take_short = publisher.shortcut.take
         self._queue = queue
         self._tap = tap
         self._wall = wall
         self._limited = limited or Limited()
         self._sequence = 0
-        self._until_sample = 1
+        self._watching = tap.listeners
+        self._wants_sample = True
+
+    @property
+    def events(self) -> dict[str, int]:
+        """How many events of each type were taken."""
+        short = self._shortcut
+        taken = short.told + short.noted + short.known
+        return {**self._events, "MailboxModseq": self._events["MailboxModseq"] + taken}
+
+    @property
+    def results(self) -> dict[str, int]:
+        """How many events became what (see RESULTS)."""
+        names = ("told", "noted", "known")
+        short = {name: self._results[name] + getattr(self._shortcut, name) for name in names}
+        return {**self._results, **short}
+
+    def tick(self) -> None:
+        """Have the lag of the next event measured: its own timestamp against our clock.
+
+        Call it about once a second.
+        """
+        self._wants_sample = True
 
     # --- what intake asks ------------------------------------------------------------------------
 
@@ -101,8 +124,7 @@ class Dispatcher:
 
     def take_event(self, message: Buffer) -> None:
         """Act on the JSON of a fast mailbox event; `message` may change afterwards."""
-        self._until_sample -= 1
-        if self._tap or self._until_sample <= 0:
+        if self._wants_sample or self._watching:
             self._take_whole(bytes(message))
             return
         try:
@@ -112,6 +134,11 @@ class Dispatcher:
             return
         self._event(event)
 
+    def take_modseq(self, message: Buffer) -> None:
+        """Do what `take_event` does, given a MailboxModseq."""
+        if self._wants_sample or self._watching or not self._take_short(message):
+            self.take_event(message)
+
     def _take_whole(self, message: bytes) -> None:
         """Act on an event that somebody wants to see, that is odd, or that is a sample."""
         try:
@@ -119,8 +146,8 @@ class Dispatcher:
         except DecodeError as error:
             self.reject(error.reason)
             return
-        if self._until_sample <= 0:
-            self._until_sample = LAG_SAMPLE
+        if self._wants_sample:
+            self._wants_sample = False
             self._note_lag(event.timestamp)
         self._event(event)
 
@@ -142,7 +169,7 @@ class Dispatcher:
             if event is not None:
                 self._event(event)
             return
-        self.events["CalendarAlarm" if event is not None else "SIEVE"] += 1
+        self._events["CalendarAlarm" if event is not None else "SIEVE"] += 1
 
         def stored(error: QueueError | None) -> None:
             self._stored(jobs, event, notification, done, error)
@@ -163,9 +190,9 @@ class Dispatcher:
     def _event(self, event: MailboxChange | MailboxEvent) -> None:
         event_type = event.event_type
         try:
-            self.events[event_type] += 1
+            self._events[event_type] += 1
         except KeyError:
-            self.events["other"] += 1
+            self._events["other"] += 1
         goes = route(event)
         if goes.rests and event.counters is None:
             mask, outcome = 0, "rests"
@@ -175,7 +202,7 @@ class Dispatcher:
                 outcome = "told" if goes.account in self._connected else "noted"
             else:
                 outcome = "known" if goes.account is not None else "noted"
-        self.results[outcome] += 1
+        self._results[outcome] += 1
         if self._tap:
             self._tell(event, goes, outcome, mask)
 
@@ -213,8 +240,8 @@ class Dispatcher:
 
     def _other_class(self, notification: Notification) -> None:
         class_ = notification.class_
-        self.results["ignored"] += 1
-        self.events[class_ if class_ in OTHER_CLASSES else "other"] += 1
+        self._results["ignored"] += 1
+        self._events[class_ if class_ in OTHER_CLASSES else "other"] += 1
         if self._tap:
             self._tap.tell(
                 Happening(self._wall(), "ignored", "nobody handles its class", None, notification)
@@ -255,7 +282,7 @@ class Dispatcher:
             held_back = self._limited.allows(f"refused:{error.reason}")
             if held_back is not None:
                 log.error("job_refused", reason=error.reason, held_back=held_back)
-        self.results[outcome] += 1
+        self._results[outcome] += 1
         if self._tap:
             account = jobs[0].account
             self._tap.tell(

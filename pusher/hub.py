@@ -13,14 +13,15 @@ import socket
 import ssl
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pusher.handshake import StreamRequest
 from pusher.protocol import sse
-from pusher.protocol.numbers import PAGE_NUMBERS, RESYNC, Numbers
+from pusher.protocol.numbers import PAGE_NUMBERS, RESYNC, UNKNOWN, Numbers
 from pusher.protocol.profile import PAGE, PING_SECONDS, Profile
 from pusher.reactor import EPOLLGONE, EPOLLOUT, Reactor
+from pusher.state.modseq import ID_PARTS, ModseqTable
 from pusher.state.outbox import Outbox
 
 #: The wheel that looks after idle streams turns by one slot per tick.
@@ -71,6 +72,8 @@ class Hub:
         self._clock = clock
         self._wall = wall
         self._streams: dict[str, tuple[int, ...]] = {}
+        #: Accounts that have, or had, streams of another shape than the plain page's.
+        self._mixed: set[str] = set()
         # Indexed by descriptor; grown as needed.
         self._owner: list[str | None] = []
         self._profile: list[Profile | None] = []
@@ -129,6 +132,8 @@ class Hub:
         self._owner[descriptor] = account
         self._profile[descriptor] = profile
         self._expires[descriptor] = min(int(expires), 0xFFFFFFFF)
+        if profile is not PAGE:
+            self._mixed.add(account)
         fds = self._streams.get(account)
         self._streams[account] = (*fds, descriptor) if fds else (descriptor,)
         self._open += 1
@@ -164,6 +169,7 @@ class Hub:
         fds = self._streams[account]
         if len(fds) == 1:
             del self._streams[account]
+            self._mixed.discard(account)
         else:
             at = fds.index(descriptor)
             self._streams[account] = fds[:at] + fds[at + 1 :]
@@ -194,48 +200,87 @@ class Hub:
         the id is the reader's own, so that a missed change shows when it comes back.
         """
         fds = self._streams.get(account)
-        if fds is None:
-            return
-        about = account if owner is None else owner
-        is_plain = owner is None and not mask & RESYNC
-        outboxes, profiles, sent, send = self._outboxes, self._profile, self._sent, self._send
-        now, written = int(self._clock() * 10), 0
-        profile, block, size, closes = None, b"", 0, False
+        if fds is not None:
+            about = account if owner is None else owner
+            self._publish_each(fds, account, about, numbers, mask)
+
+    def publish_moved(self, moved: Mapping[str, int], table: ModseqTable) -> None:
+        """Tell the streams of each account in `moved`, {account: mask}, its numbers in `table`.
+
+        By far the most are plain pages of which none is behind: this is their short way.
+        """
+        streams, live_row, send, written = self._streams, table.live_row, self._send, 0
+        for account, mask in moved.items():
+            fds, row = streams.get(account), live_row(account)
+            if fds is None:
+                continue
+            if row is None or mask & RESYNC or self._outboxes or account in self._mixed:
+                numbers = table.numbers(account) or UNKNOWN
+                self._publish_each(fds, account, account, numbers, mask)
+                continue
+            if not mask & PAGE_NUMBERS:
+                continue
+            block = sse.push_row(sum(row[:ID_PARTS]), row)
+            size = len(block)
+            # When it was is not noted, which would cost a fourth: some get a ping too many.
+            for descriptor in fds:
+                try:
+                    taken = send(descriptor, block)
+                except OSError as error:
+                    numbers = table.numbers(account) or UNKNOWN
+                    self._not_taken(descriptor, error, account, account, numbers, mask)
+                    continue
+                written += 1
+                if taken != size:
+                    self._partly_taken(descriptor, block[taken:])
+        self.counts.written += written
+
+    def _publish_each(
+        self, fds: tuple[int, ...], account: str, about: str, numbers: Numbers, mask: int
+    ) -> None:
+        """Tell each stream in its own shape, and owe it to those that are behind."""
+        now, profile, block = int(self._clock() * 10), None, b""
         for descriptor in fds:
-            wanted = profiles[descriptor]
+            wanted = self._profile[descriptor]
             if wanted is not profile:
                 profile = wanted
-                if profile is PAGE and is_plain:  # by far the most
-                    block = sse.push(numbers) if mask & PAGE_NUMBERS else b""
-                elif profile is not None:
-                    block = _block(profile, account, about, numbers, mask)
-                else:
-                    block = b""
-                size = len(block)
-                closes = profile is not None and profile.closes_after_state
-            if not size:
+                block = _block(profile, account, about, numbers, mask) if profile else b""
+            if not block or profile is None:
                 continue
-            if outboxes and descriptor in outboxes:
-                outboxes[descriptor].put(account, about, numbers, mask)
+            if descriptor in self._outboxes:
+                self._outboxes[descriptor].put(account, about, numbers, mask)
                 continue
             try:
-                taken = send(descriptor, block)
-            except BlockingIOError:
-                # Nothing is under way, so a newer change may still take this one's place.
-                self._fall_behind(descriptor).put(account, about, numbers, mask)
+                taken = self._send(descriptor, block)
+            except OSError as error:
+                self._not_taken(descriptor, error, account, about, numbers, mask)
                 continue
-            except OSError:
-                self._gone(descriptor)
+            if taken != len(block):
+                self._partly_taken(descriptor, block[taken:])
                 continue
-            if taken != size:
-                outbox = self._fall_behind(descriptor)
-                outbox.rest, outbox.tells = block[taken:], True
-                continue
-            sent[descriptor] = now
-            written += 1
-            if closes:
+            self._sent[descriptor] = now
+            self.counts.written += 1
+            if profile.closes_after_state:
                 self._close_after_state(descriptor)
-        self.counts.written += written
+
+    def _not_taken(
+        self,
+        descriptor: int,
+        error: OSError,
+        account: str,
+        about: str,
+        numbers: Numbers,
+        mask: int,
+    ) -> None:
+        if isinstance(error, BlockingIOError):
+            # Nothing is under way, so a newer change may still take this one's place.
+            self._fall_behind(descriptor).put(account, about, numbers, mask)
+        else:
+            self._gone(descriptor)
+
+    def _partly_taken(self, descriptor: int, rest: bytes) -> None:
+        outbox = self._fall_behind(descriptor)
+        outbox.rest, outbox.tells = rest, True
 
     def _write(self, descriptor: int, block: bytes) -> bool:
         """Write bytes that nothing may take the place of; True if all went out, else owe them."""

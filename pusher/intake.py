@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from pusher.protocol.framing import Item, Rejected, StreamFraming, whole_event
+from pusher.protocol.mboxevent import Buffer
 from pusher.protocol.notification import Notification, decode_datagram, event_head
 from pusher.reactor import EPOLLIN, Reactor
 from shared.errors import DecodeError, QueueError
@@ -31,9 +32,10 @@ _EXHAUSTED_SECONDS: Final = 0.2
 
 #: How the JSON of most events begins, which for sure are no alarms: Cyrus names the type first.
 SURELY_FAST: Final = b'{"event":"M'
+#: The commonest of them.
+MODSEQ: Final = b'{"event":"MailboxModseq",'
 
 Done = Callable[[QueueError | None], None]
-Buffer = bytes | memoryview
 
 
 class Taker(Protocol):
@@ -47,6 +49,9 @@ class Taker(Protocol):
 
     def take_event(self, message: Buffer) -> None:
         """Do what `take` does, given the JSON of a fast event; it may change afterwards."""
+
+    def take_modseq(self, message: Buffer) -> None:
+        """Do what `take_event` does, given a MailboxModseq."""
 
     def keep(self, notification: Notification, done: Done) -> None:
         """Make a slow one durable, then call `done` in this thread."""
@@ -157,7 +162,8 @@ class Intake:
         """Take some; True if there may be more."""
         assert self._datagram is not None
         receive, buffer, view = self._datagram.recv_into, self._buffer, self._view
-        take_event, head, start = self._taker.take_event, self._fast_head, self._fast_start
+        head, start, taker = self._fast_head, self._fast_start, self._taker
+        take_event, take_modseq = taker.take_event, taker.take_modseq
         # Looking in vain is not free either: take as many as there were last time, or twice that.
         most = self._datagrams_expected
         for taken in range(most):
@@ -169,7 +175,8 @@ class Intake:
                 return False
             # One mail server writes the same head each time; what follows it is not even copied.
             if buffer.startswith(head) and buffer.find(b"\x00", start) == size - 1:
-                take_event(view[start : size - 1])
+                take = take_modseq if buffer.startswith(MODSEQ, start) else take_event
+                take(view[start : size - 1])
             else:
                 self._take_datagram(bytes(view[:size]))
                 head, start = self._fast_head, self._fast_start
@@ -236,7 +243,10 @@ class Intake:
             connection.close()
         else:
             served.append(connection)
-        self._taker.take_event(message)
+        if message.startswith(MODSEQ):
+            self._taker.take_modseq(message)
+        else:
+            self._taker.take_event(message)
 
     def _producer(self, connection: socket.socket) -> _Producer:
         connection.setblocking(False)

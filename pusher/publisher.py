@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 from zlib import crc32
 
@@ -18,12 +18,11 @@ from pusher.protocol import sse
 from pusher.protocol.counters import numbers as read_numbers
 from pusher.protocol.counters import parse as parse_counters
 from pusher.protocol.mboxevent import MailboxChange, MailboxEvent, states
-from pusher.protocol.numbers import DELIVERY, PAGE_NUMBERS, POSITIONS, SHARED, Numbers
+from pusher.protocol.numbers import DELIVERY, PAGE_NUMBERS, SHARED, UNKNOWN, Numbers
 from pusher.state.modseq import Missed, ModseqTable
 from pusher.state.routing import Route, uncounted
+from pusher.state.shortcut import Shortcut
 from shared.errors import ProtocolError
-
-_UNKNOWN = Numbers(0, (0,) * POSITIONS)
 
 
 class Outlet(Protocol):
@@ -41,6 +40,15 @@ class Outlet(Protocol):
 
     def publish(self, account: str, numbers: Numbers, mask: int, owner: str | None = None) -> None:
         """Tell the streams of `account` its new numbers, or those of what `owner` shares."""
+
+    def publish_moved(self, moved: Mapping[str, int], table: ModseqTable) -> None:
+        """Tell the streams of each account in `moved`, {account: mask}, its numbers in `table`."""
+
+
+def publish_one_by_one(outlet: Outlet, moved: Mapping[str, int], table: ModseqTable) -> None:
+    """Do what `Outlet.publish_moved` does, for outlets that have no shorter way."""
+    for account, mask in moved.items():
+        outlet.publish(account, table.numbers(account) or UNKNOWN, mask)
 
 
 class Publisher:
@@ -69,7 +77,7 @@ class Publisher:
         self._jitter = jitter
         self._now = wall()
         self._connected = outlet.accounts
-        self._moved: dict[str, int] = {}
+        self.shortcut = Shortcut(table, self._connected)
         self._moved_shared: dict[tuple[str, str], int] = {}
 
     def change(self, route: Route, event: MailboxChange | MailboxEvent) -> int:
@@ -84,7 +92,9 @@ class Publisher:
             if mask < 0:
                 mask = self._change_late(account, route, event, now)
             if mask and account in self._connected:
-                self._moved[account] = self._moved.get(account, 0) | mask
+                moved = self.shortcut.moved
+                moved[account] = moved.get(account, 0) | mask
+            self.shortcut.learn(event, route)
         # A later event of the same owner may have come first: his numbers then say nothing of this.
         if route.readers and (mask or route.fresh or account is None):
             self._change_for_others(route, mask or 1 << route.position, now)
@@ -129,11 +139,11 @@ class Publisher:
         Call it after every round of events: it reads the clock, too.
         """
         self._now = self._wall()
-        if self._moved:
-            moved, self._moved = self._moved, {}
-            numbers, publish = self.table.numbers, self.outlet.publish
-            for account, mask in moved.items():
-                publish(account, numbers(account) or _UNKNOWN, mask)
+        self.shortcut.second = int(self._now)
+        moved = self.shortcut.moved
+        if moved:
+            self.shortcut.moved = {}
+            self.outlet.publish_moved(moved, self.table)
         if self._moved_shared:
             self._flush_shared()
         self.table.settle(self._connected)
@@ -141,8 +151,8 @@ class Publisher:
     def _flush_shared(self) -> None:
         moved, self._moved_shared = self._moved_shared, {}
         for (reader, owner), mask in moved.items():
-            own = self.table.numbers(reader) or _UNKNOWN
-            values = (self.table.numbers(owner) or _UNKNOWN).values
+            own = self.table.numbers(reader) or UNKNOWN
+            values = (self.table.numbers(owner) or UNKNOWN).values
             if owner == "":
                 mask |= PAGE_NUMBERS  # nobody's mailbox has no numbers; say at least that it moved
             self.outlet.publish(reader, Numbers(own.id, values), mask, owner)

@@ -32,7 +32,9 @@ from pusher.protocol.shardwire import (
     decode_report,
     encode,
 )
+from pusher.publisher import publish_one_by_one
 from pusher.reactor import EPOLLIN, EPOLLOUT, Reactor
+from pusher.state.modseq import ModseqTable
 
 log = structlog.get_logger()
 
@@ -149,6 +151,10 @@ class Shards:
                 mask |= before[0].mask
         order = Tell(account, about, numbers.id, list(numbers.values), mask)
         self._send(shard, key, order, None)
+
+    def publish_moved(self, moved: Mapping[str, int], table: ModseqTable) -> None:
+        """Tell each account's process its numbers in `table`."""
+        publish_one_by_one(self, moved, table)
 
     def _shard_of(self, account: str) -> _Shard | None:
         name = account.encode("utf-8", "surrogatepass")

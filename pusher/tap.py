@@ -41,23 +41,24 @@ class Tap:
     """The listeners; false while there are none."""
 
     def __init__(self) -> None:
-        self._listeners: list[Listener] = []
+        #: The same living list all the time, for who looks at it often.
+        self.listeners: list[Listener] = []
 
     def __bool__(self) -> bool:
-        return bool(self._listeners)
+        return bool(self.listeners)
 
     def tell(self, happening: Happening) -> None:
         """Pass a happening to every listener."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener(happening)
 
     def add(self, listener: Listener) -> None:
         """Add a listener."""
-        self._listeners.append(listener)
+        self.listeners.append(listener)
 
     def remove(self, listener: Listener) -> None:
         """Remove a listener."""
-        self._listeners.remove(listener)
+        self.listeners.remove(listener)
 
     def channel(self, size: int) -> Subscription:
         """Return happenings as a bounded channel for a task; close it when done."""

@@ -14,6 +14,9 @@ import msgspec
 
 from shared.errors import DecodeError
 
+#: What a decoder reads from; a memoryview may change afterwards.
+Buffer = bytes | memoryview
+
 #: Every reason `decode` refuses a message for; metric labels.
 REASONS: Final[frozenset[str]] = frozenset(
     {"not-json", "not-an-object", "no-event-type", "too-deep"}
@@ -278,6 +281,16 @@ class MailboxChange(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=
     user_id: str | None = None
 
 
+class MailboxModseq(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_WIRE_NAMES):
+    """The part of the commonest event that says where it belongs and what it tells."""
+
+    uri: str
+    mbtype: str | None = None
+    mailbox_acl: str | None = None
+    counters: str
+
+
+_modseq: Final = msgspec.json.Decoder(MailboxModseq)
 _change: Final = msgspec.json.Decoder(MailboxChange)
 _event: Final = msgspec.json.Decoder(MailboxEvent)
 _FIELDS: Final = tuple(
@@ -288,6 +301,8 @@ _FIELDS: Final = tuple(
 #: Reads an event as far as it concerns numbers; raises one of CHANGE_ERRORS if anything in it is
 #: odd: then `decode` knows better.
 decode_change: Final = _change.decode
+#: Reads a MailboxModseq that has counters, with the same errors; does not look at its type.
+decode_modseq: Final = _modseq.decode
 CHANGE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 

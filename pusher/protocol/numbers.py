@@ -60,3 +60,7 @@ class Numbers(msgspec.Struct, frozen=True, gc=False):
 
     id: int
     values: Sequence[int]
+
+
+#: Of an account that nothing is known of.
+UNKNOWN = Numbers(0, (0,) * POSITIONS)

@@ -77,4 +77,4 @@ def jmap_profile(types: str, closeafter: str, ping: str) -> Profile:
 @lru_cache(4096)
 def interned(profile: Profile) -> Profile:
     """Return the one object for all readers with these wishes; streams keep a reference each."""
-    return profile
+    return PAGE if profile == PAGE else profile

@@ -7,6 +7,7 @@ goes through JSON with ASCII escapes, so no CR, LF or NUL can reach a line.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from pusher.protocol.numbers import (
     CALENDAR,
@@ -25,9 +26,8 @@ MAX_SAFE_INTEGER = 2**53 - 1
 COMMENT_PING = b":\n\n"
 
 
-def page_numbers(numbers: Numbers) -> bytes:
+def page_numbers(values: Sequence[int]) -> bytes:
     """Return the JSON object of the modseq shape: mail, calendar and contacts modseq."""
-    values = numbers.values
     mail, calendar, contacts = values[MAIL], values[CALENDAR], values[CONTACTS]
     if mail > MAX_SAFE_INTEGER or calendar > MAX_SAFE_INTEGER or contacts > MAX_SAFE_INTEGER:
         shown = [n if n <= MAX_SAFE_INTEGER else str(n) for n in (mail, calendar, contacts)]
@@ -38,11 +38,15 @@ def page_numbers(numbers: Numbers) -> bytes:
 
 def push(numbers: Numbers) -> bytes:
     """Return the block of the modseq shape, as FastMail's web client has read it since 2014."""
-    event_id, values = numbers.id, numbers.values
+    return push_row(numbers.id, numbers.values)
+
+
+def push_row(event_id: int, values: Sequence[int]) -> bytes:
+    """Return the same for an id and values that begin with the numbers in their positions."""
     mail, calendar, contacts = values[MAIL], values[CALENDAR], values[CONTACTS]
     if event_id <= MAX_SAFE_INTEGER:  # then each of its parts is
         return _PUSH % (event_id, mail, calendar, contacts)
-    return b"event: push\nid: %d\ndata: %b\n\n" % (event_id, page_numbers(numbers))
+    return b"event: push\nid: %d\ndata: %b\n\n" % (event_id, page_numbers(values))
 
 
 _PUSH = b'event: push\nid: %d\ndata: {"mailModSeq":%d,"calendarModSeq":%d,"contactsModSeq":%d}\n\n'
@@ -78,7 +82,7 @@ def shared_change(profile: Profile, owner: str, numbers: Numbers, mask: int) -> 
     if not mask & profile.mask:
         return b""
     if profile.shape is Shape.PAGE:
-        text = b'{"account":%b,"numbers":%b}' % (_json(owner), page_numbers(numbers))
+        text = b'{"account":%b,"numbers":%b}' % (_json(owner), page_numbers(numbers.values))
         return b"event: shared\nid: %d\ndata: %b\n\n" % (numbers.id, text)
     data = state_change(owner, numbers, profile.types, mask)
     return b"event: state\nid: %d\ndata: %b\n\n" % (numbers.id, data) if data else b""
@@ -91,7 +95,7 @@ def resync(profile: Profile, account: str, numbers: Numbers | None) -> bytes:
     if not any(numbers.values):
         return b"event: resync\nid: %d\ndata: {}\n\n" % numbers.id
     if profile.shape is Shape.PAGE:
-        data = page_numbers(numbers)
+        data = page_numbers(numbers.values)
         return b"event: resync\nid: %d\ndata: %b\n\n" % (numbers.id, data) + push(numbers)
     data = state_change(account, numbers, profile.types, ~0)
     block = b"event: resync\nid: %d\ndata: %b\n\n" % (numbers.id, data or b"{}")

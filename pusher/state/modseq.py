@@ -31,14 +31,18 @@ from pusher.protocol.numbers import HIGHEST, MAIL, POSITIONS, RESYNC, SHARED, Nu
 SET_BACK_SECONDS = 60
 
 _COUNTED = 11  # positions that the counters string fills, in the same order
-_OFFSET, _BASE, _UIDVALIDITY, _CHANGED_AT, _MAILBOX, _FLAGS = range(15, 21)
+_OFFSET, BASE, UIDVALIDITY, CHANGED_AT, _MAILBOX, FLAGS = range(15, 21)
+#: The sum of so many at the beginning of a row is its id.
+ID_PARTS = _OFFSET + 1
 _RECORD = struct.Struct("<18QIII")
 _LARGEST = 2**64 - 1
 
 _LOCAL = (1 << POSITIONS) - 1  # one flag per position: its number is an estimate
-_COUNTERS_SEEN = 1 << 16  # this account's server sends MailboxModseq with counters
+#: FLAGS of an account of which all is known: its server sends MailboxModseq with counters.
+PLAIN = 1 << 16
+_STALE = 1 << 18  # a row that is not the account's any more
 _UNSURE = 1 << 17  # readers may have ids we know nothing of; nothing was taken in since
-_UNHEARD_OF = (0,) * _FLAGS + (_UNSURE,)
+_UNHEARD_OF = (0,) * FLAGS + (_UNSURE,)
 
 
 class Missed(Enum):
@@ -63,7 +67,8 @@ class ModseqTable:
         self._packed: dict[str, bytes] = {}
         self._most_recent = min(recent, max(1, max_accounts // 4))
         self._most_packed = max(1, max_accounts - 2 * self._most_recent)
-        self._unsaved: set[str] = set()
+        #: Accounts whose records are not in the snapshot yet.
+        self.unsaved: set[str] = set()
         self.forgotten = 0
 
     def __len__(self) -> int:
@@ -92,15 +97,15 @@ class ModseqTable:
         The mask is 0 if readers already know as much, and has RESYNC set if numbers were replaced.
         """
         values = self._recent.get(account) or self._revived(account)
-        was_unsure = values[_FLAGS] & _UNSURE
+        was_unsure = values[FLAGS] & _UNSURE
         if was_unsure:
-            values[_FLAGS] -= _UNSURE
-            values[_OFFSET] += max(1, int((now - values[_CHANGED_AT]) * 1_000_000))
+            values[FLAGS] -= _UNSURE
+            values[_OFFSET] += max(1, int((now - values[CHANGED_AT]) * 1_000_000))
         if counters is not None:
             mask = _count(values, counters, fresh, now)
             if modseq is not None:
                 mask |= _raise(values, position, modseq)
-            elif not fresh and not mask and not values[_FLAGS] & _COUNTERS_SEEN:
+            elif not fresh and not mask and not values[FLAGS] & PLAIN:
                 # Late counters, no modseq, and no MailboxModseq will come to tell the rest.
                 mask |= _estimate(values, position, now)
         elif modseq is not None:
@@ -110,10 +115,10 @@ class ModseqTable:
         for other, number in also:
             mask |= _raise(values, other, number)
         if was_unsure:
-            values[_BASE] = _id(values)
+            values[BASE] = _id(values)
         if mask or was_unsure:
-            values[_CHANGED_AT] = int(now)
-            self._unsaved.add(account)
+            values[CHANGED_AT] = int(now)
+            self.unsaved.add(account)
         return mask
 
     def apply_newest(self, account: str, numbers: Sequence[int], now: float) -> int:
@@ -125,8 +130,8 @@ class ModseqTable:
         values = self._recent.get(account)
         if (
             values is None
-            or values[_FLAGS] != _COUNTERS_SEEN
-            or values[_UIDVALIDITY] != numbers[12]
+            or values[FLAGS] != PLAIN
+            or values[UIDVALIDITY] != numbers[12]
             or values[HIGHEST] > numbers[1]
         ):
             counters = Counters._make(numbers[1:13])
@@ -142,8 +147,8 @@ class ModseqTable:
                 values[MAIL] = numbers[2]
                 mask |= 1 << MAIL
         if mask:
-            values[_CHANGED_AT] = int(now)
-            self._unsaved.add(account)
+            values[CHANGED_AT] = int(now)
+            self.unsaved.add(account)
         return mask
 
     def touch(self, account: str, position: int, now: float) -> int:
@@ -158,7 +163,14 @@ class ModseqTable:
         if values is None:
             return None
         told = values[:POSITIONS]
-        return Numbers(sum(told) + values[_OFFSET], told)
+        return Numbers(_id(values), told)
+
+    def live_row(self, account: str) -> list[int] | None:
+        """Return the row of an account with recent events, to be read and raised; None: no such.
+
+        It is the account's own as long as row[FLAGS] is PLAIN; who raises it adds to `unsaved`.
+        """
+        return self._recent.get(account)
 
     def missed(self, account: str, last_event_id: str) -> Missed:
         """Say what a reader whose newest id is `last_event_id` has missed; never guess."""
@@ -166,7 +178,7 @@ class ModseqTable:
         if values is None or not (last_event_id.isascii() and last_event_id.isdecimal()):
             return Missed.UNKNOWN
         seen, current = int(last_event_id[:20]), _id(values)
-        if seen < values[_BASE] or seen > current:
+        if seen < values[BASE] or seen > current:
             return Missed.UNKNOWN
         if seen == current:
             return Missed.NOTHING
@@ -185,6 +197,7 @@ class ModseqTable:
         for _ in range(min(limit, len(self._aging))):
             account, values = self._aging.popitem()
             self._packed[account] = _pack(values)
+            values[FLAGS] = _STALE
         if len(self._packed) > self._most_packed:
             self._forget(keep, 4 * limit)
 
@@ -195,19 +208,19 @@ class ModseqTable:
             if account in keep:
                 self._packed[account] = record
             else:
-                self._unsaved.discard(account)
+                self.unsaved.discard(account)
                 self.forgotten += 1
 
     @property
     def has_unsaved(self) -> bool:
         """True while `take_unsaved` has something to give."""
-        return bool(self._unsaved)
+        return bool(self.unsaved)
 
     def take_unsaved(self, limit: int) -> list[tuple[str, bytes]]:
         """Return up to `limit` records changed since they were last taken, for the snapshot."""
         taken: list[tuple[str, bytes]] = []
-        while self._unsaved and len(taken) < limit:
-            account = self._unsaved.pop()
+        while self.unsaved and len(taken) < limit:
+            account = self.unsaved.pop()
             values = self._values(account)
             if values is not None:
                 taken.append((account, _pack(values)))
@@ -232,8 +245,8 @@ class ModseqTable:
                 continue
             if not gapless:
                 values = list(_RECORD.unpack(record))
-                values[_BASE] = _id(values) + 1
-                values[_FLAGS] |= _UNSURE
+                values[BASE] = _id(values) + 1
+                values[FLAGS] |= _UNSURE
                 record = _pack(values)
             self._packed[account] = record
         self._forget((), len(self._packed) - self._most_packed)
@@ -255,15 +268,15 @@ class ModseqTable:
 
 
 def _id(values: Sequence[int]) -> int:
-    return sum(values[:POSITIONS]) + values[_OFFSET]
+    return sum(values[:ID_PARTS])
 
 
 def _pack(values: Sequence[int]) -> bytes:
     try:
         return _RECORD.pack(*values)
     except struct.error:  # numbers that no server counts to: keep what fits
-        large = [min(max(value, 0), _LARGEST) for value in values[:_CHANGED_AT]]
-        return _RECORD.pack(*large, *values[_CHANGED_AT:])
+        large = [min(max(value, 0), _LARGEST) for value in values[:CHANGED_AT]]
+        return _RECORD.pack(*large, *values[CHANGED_AT:])
 
 
 def _set_uncounted(values: list[int], position: int, number: int) -> None:
@@ -274,15 +287,15 @@ def _set_uncounted(values: list[int], position: int, number: int) -> None:
 
 def _count(values: list[int], counters: Counters, fresh: bool, now: float) -> int:
     """Take the owner's counters in: maximum per position, or a new incarnation."""
-    if values[_UIDVALIDITY] and _is_another_incarnation(values, counters, fresh, now):
+    if values[UIDVALIDITY] and _is_another_incarnation(values, counters, fresh, now):
         return _replace(values, counters)
-    if fresh and values[_FLAGS] != _COUNTERS_SEEN:
+    if fresh and values[FLAGS] != PLAIN:
         if _is_overestimated(values, counters):
             return _replace(values, counters)
-        values[_FLAGS] = values[_FLAGS] & ~_LOCAL | _COUNTERS_SEEN
+        values[FLAGS] = values[FLAGS] & ~_LOCAL | PLAIN
     mask = _take_maxima(values, counters[:_COUNTED])
-    if counters[-1] > values[_UIDVALIDITY]:
-        values[_UIDVALIDITY] = counters[-1]
+    if counters[-1] > values[UIDVALIDITY]:
+        values[UIDVALIDITY] = counters[-1]
     return mask
 
 
@@ -296,7 +309,7 @@ def _take_maxima(values: list[int], numbers: Sequence[int]) -> int:
 
 
 def _is_overestimated(values: list[int], counters: Counters) -> bool:
-    flags = values[_FLAGS]
+    flags = values[FLAGS]
     return bool(flags & _LOCAL) and any(
         flags >> position & 1 and counters[position] <= values[position]
         for position in range(_COUNTED)
@@ -314,12 +327,12 @@ def _is_another_incarnation(values: list[int], counters: Counters, fresh: bool, 
     if counters.highest == values[HIGHEST]:
         return False
     higher = counters.highest > values[HIGHEST]
-    if counters.uidvalidity != values[_UIDVALIDITY]:
-        if higher != (counters.uidvalidity > values[_UIDVALIDITY]):
+    if counters.uidvalidity != values[UIDVALIDITY]:
+        if higher != (counters.uidvalidity > values[UIDVALIDITY]):
             return True
     elif higher:
         return False
-    return fresh and not higher and now - values[_CHANGED_AT] > SET_BACK_SECONDS
+    return fresh and not higher and now - values[CHANGED_AT] > SET_BACK_SECONDS
 
 
 def _replace(values: list[int], counters: Counters) -> int:
@@ -329,9 +342,9 @@ def _replace(values: list[int], counters: Counters) -> int:
     values[_COUNTED:SHARED] = [0] * (SHARED - _COUNTED)
     total = sum(values[:POSITIONS])
     values[_OFFSET] = max(0, before + 1 - total)
-    values[_BASE] = total + values[_OFFSET]
-    values[_UIDVALIDITY] = counters.uidvalidity
-    values[_FLAGS] = _COUNTERS_SEEN
+    values[BASE] = total + values[_OFFSET]
+    values[UIDVALIDITY] = counters.uidvalidity
+    values[FLAGS] = PLAIN
     return RESYNC | _LOCAL
 
 
@@ -354,14 +367,14 @@ def _number(values: list[int], position: int, modseq: int, mailbox: int, now: fl
     if modseq > values[position]:
         values[_MAILBOX] = mailbox
         return _raise(values, position, modseq)
-    if not values[_FLAGS] >> position & 1 and values[_MAILBOX] == mailbox:
+    if not values[FLAGS] >> position & 1 and values[_MAILBOX] == mailbox:
         return 0
     return _estimate(values, position, now)
 
 
 def _estimate(values: list[int], position: int, now: float) -> int:
     """Something changed and nobody said by how much: one more, or the clock to begin with."""
-    values[_FLAGS] |= 1 << position
+    values[FLAGS] |= 1 << position
     if values[position]:
         values[position] += 1
     elif position < _COUNTED:

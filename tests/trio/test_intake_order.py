@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pusher.intake import NO, OK, Buffer, Done, Intake
+from pusher.intake import NO, OK, Done, Intake
+from pusher.protocol.mboxevent import Buffer
 from pusher.protocol.notification import Notification, encode_datagram, encode_dlist
 from pusher.reactor import Reactor
 from shared.errors import QueueError
@@ -45,6 +46,9 @@ class Taker:
         if self.client is not None:
             with contextlib.suppress(BlockingIOError):
                 self.on_take.append(self.client.recv(100))
+
+    def take_modseq(self, message: Buffer) -> None:
+        self.take_event(message)
 
     def keep(self, notification: Notification, done: Done) -> None:
         self.waiting.append(done)

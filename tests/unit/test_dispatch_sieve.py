@@ -25,7 +25,10 @@ class Queue:
 
 
 def keep(method: str, *options: str) -> tuple[list[NewJob], QueueError | None]:
-    queue, publisher = Queue(), SimpleNamespace(outlet=SimpleNamespace(accounts={}))
+    queue, publisher = (
+        Queue(),
+        SimpleNamespace(outlet=SimpleNamespace(accounts={}), shortcut=SimpleNamespace(take=None)),
+    )
     dispatcher = Dispatcher(cast(Any, publisher), queue, Tap())
     request = Notification(method, "SIEVE", "high", "ann", None, options, b"hi\n\n", "/spool/1")
     answers: list[QueueError | None] = []

@@ -6,7 +6,7 @@ import base64
 import json
 import socket
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pusher.protocol.imapurl import parse as parse_uri
 from pusher.protocol.mboxevent import decode
 from pusher.protocol.notification import Notification, decode_datagram
 from pusher.protocol.numbers import DELIVERY, NAMES, Numbers
-from pusher.publisher import Publisher
+from pusher.publisher import Publisher, publish_one_by_one
 from pusher.state.modseq import ModseqTable
 from pusher.state.routing import route
 from pusher.tap import Happening, Tap
@@ -36,7 +36,7 @@ SESSION = [
 ]
 
 
-class Outlet:
+class Pages:
     """Nobody is connected, except who is asked for."""
 
     def __init__(self, *connected: str) -> None:
@@ -48,6 +48,9 @@ class Outlet:
 
     def open(self, connection: socket.socket, request: StreamRequest, opening: bytes) -> None:
         raise AssertionError
+
+    def publish_moved(self, moved: Mapping[str, int], table: ModseqTable) -> None:
+        publish_one_by_one(self, moved, table)
 
     def publish(self, account: str, numbers: Numbers, mask: int, owner: str | None = None) -> None:
         if owner is None:
@@ -65,7 +68,7 @@ class Queue:
 
 class World:
     def __init__(self, *connected: str) -> None:
-        self.outlet = Outlet(*connected)
+        self.outlet = Pages(*connected)
         self.table = ModseqTable()
         self.publisher = Publisher(
             self.table, self.outlet, retry_seconds=1, most_per_account=9, wall=lambda: 1.8e9
@@ -149,7 +152,7 @@ def test_watching_changes_nothing(path: Path) -> None:
     quiet, watched = World(), World()
     watched.tap.add(lambda _happening: None)
     for world in (quiet, watched):
-        world.dispatcher._until_sample = 1000
+        world.dispatcher._wants_sample = False
         world.take(read(path))
     assert quiet.table.records() == watched.table.records()
     assert quiet.dispatcher.results == watched.dispatcher.results

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -21,7 +22,7 @@ from pusher.protocol import sse
 from pusher.protocol.mboxevent import decode_change
 from pusher.protocol.numbers import Numbers
 from pusher.protocol.profile import PAGE
-from pusher.publisher import Publisher
+from pusher.publisher import Publisher, publish_one_by_one
 from pusher.state.modseq import ModseqTable
 from pusher.state.routing import route
 
@@ -51,6 +52,7 @@ class Event:
     mailbox: Mailbox
     message: bytes
     is_fresh: bool
+    is_modseq: bool
 
 
 class Server:
@@ -112,7 +114,9 @@ class Server:
         told["vnd.cmu.mbtype"] = mailbox.type
         told["vnd.cmu.mailboxACL"] = mailbox.acl
         told["vnd.fastmail.counters"] = " ".join(map(str, counters))
-        return Event(mailbox, json.dumps(told).encode(), what != "FlagsSet")
+        return Event(
+            mailbox, json.dumps(told).encode(), what != "FlagsSet", what == "MailboxModseq"
+        )
 
 
 class Page:
@@ -155,7 +159,7 @@ class Page:
 
 
 @dataclass
-class Outlet:
+class Pages:
     """Gives streams to pages at once."""
 
     pages: dict[str, list[Page]] = field(default_factory=dict)
@@ -173,6 +177,9 @@ class Outlet:
         assert b"id: " in opening.split(b"\n\n")[0]
         self.pages.setdefault(request.account, []).append(page)
         page.read(opening)
+
+    def publish_moved(self, moved: Mapping[str, int], table: ModseqTable) -> None:
+        publish_one_by_one(self, moved, table)
 
     def publish(self, account: str, numbers: Numbers, mask: int, owner: str | None = None) -> None:
         for page in self.pages.get(account, ()):
@@ -200,7 +207,7 @@ class World:
         self.table.restore(self.saved.items(), gapless=gapless)
         if not gapless:
             self.saved = dict(self.table.records())
-        self.outlet = Outlet()
+        self.outlet = Pages()
         self.publisher = Publisher(
             self.table,
             self.outlet,
@@ -215,6 +222,8 @@ class World:
 
     def take(self, event: Event) -> None:
         self.now += 0.1
+        if event.is_modseq and self.publisher.shortcut.take(event.message):
+            return
         change = decode_change(event.message)
         self.publisher.change(route(change), change)
 

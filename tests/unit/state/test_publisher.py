@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from pusher.handshake import StreamRequest
 from pusher.protocol.mboxevent import decode_change
 from pusher.protocol.numbers import MAIL, PAGE_NUMBERS, RESYNC, Numbers
 from pusher.protocol.profile import PAGE, Profile, jmap_profile
-from pusher.publisher import Publisher
+from pusher.publisher import Publisher, publish_one_by_one
 from pusher.state.modseq import ModseqTable
 from pusher.state.routing import route
 from shared.errors import ProtocolError
@@ -21,7 +22,7 @@ JMAP = jmap_profile("*", "no", "0")
 NOBODY = cast(socket.socket, None)
 
 
-class Outlet:
+class Pages:
     def __init__(self) -> None:
         self.accounts: dict[str, int] = {}
         self.openings: list[bytes] = []
@@ -34,13 +35,16 @@ class Outlet:
         self.accounts[request.account] = self.streams_of(request.account) + 1
         self.openings.append(opening)
 
+    def publish_moved(self, moved: Mapping[str, int], table: ModseqTable) -> None:
+        publish_one_by_one(self, moved, table)
+
     def publish(self, account: str, numbers: Numbers, mask: int, owner: str | None = None) -> None:
         self.told.append((account, numbers.values[MAIL], mask, owner))
 
 
 class World:
     def __init__(self) -> None:
-        self.outlet, self.table, self.now, self.random = Outlet(), ModseqTable(), 1.8e9, 0.5
+        self.outlet, self.table, self.now, self.random = Pages(), ModseqTable(), 1.8e9, 0.5
         self.publisher = Publisher(
             self.table,
             self.outlet,
