@@ -1,0 +1,122 @@
+"""What every mail of ours has in common: safe header fields, a stable Message-ID, two bodies.
+
+RFC 3834: Auto-Submitted says that nobody wrote it, and the envelope's null sender that nothing
+may come back.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from email import policy
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime
+from hashlib import sha256
+from typing import Final
+
+from notifyd.compose.fields import registry
+from notifyd.compose.mail import Mail
+from notifyd.compose.typography import one_line
+from shared.errors import DecodeError
+
+#: RFC 5321 §4.5.3.1: octets of a path without its angle brackets, and of what is before the @.
+_MAX_ADDRESS_BYTES: Final = 254
+_MAX_LOCAL_BYTES: Final = 64
+_MAX_SUBJECT: Final = 200
+_MAX_NAME: Final = 80
+
+#: Bodies in ASCII octets, so that a mail goes through servers without 8BITMIME as it is.
+_POLICY: Final = policy.SMTP.clone(cte_type="7bit", header_factory=registry())
+
+_atom: Final = r"[\w!#$%&'*+/=?^`{|}~-]+"
+_is_address: Final = re.compile(
+    rf"{_atom}(?:\.{_atom})*@(?:[^\W_](?:[\w-]*[^\W_])?)(?:\.[^\W_](?:[\w-]*[^\W_])?)*"
+).fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What is said, and in which language; safe for no header yet."""
+
+    subject: str = field(repr=False)
+    text: str = field(repr=False)
+    html: str = field(repr=False)
+    language: str
+    list_id: str = ""
+
+
+def checked_address(address: str) -> str:
+    """`address` if mail can go there: one dot-atom before one @ (RFC 5321, RFC 6531).
+
+    Raises DecodeError: "bad-recipient". Quoted local parts and address literals are refused.
+    """
+    local = address.partition("@")[0]
+    if (
+        not _is_address(address)
+        or len(address.encode("utf-8", "replace")) > _MAX_ADDRESS_BYTES
+        or len(local.encode("utf-8", "replace")) > _MAX_LOCAL_BYTES
+    ):
+        raise DecodeError("bad-recipient")
+    return address
+
+
+def needs_smtputf8(mail: Mail) -> bool:
+    """Whether it can go only through a server with SMTPUTF8, written with `policy.SMTPUTF8`."""
+    return not (mail.recipient.isascii() and mail.sender.isascii() and _from_is_ascii(mail))
+
+
+def _from_is_ascii(mail: Mail) -> bool:
+    return all(address.addr_spec.isascii() for address in mail.message["From"].addresses)
+
+
+def message_id(key: str, domain: str) -> str:
+    """The same for the same job, so that a repeat can be told; `domain` in ASCII."""
+    return f"<{sha256(key.encode('utf-8', 'replace')).hexdigest()[:40]}@{domain}>"
+
+
+def automatic_mail(
+    letter: Letter, recipient: str, key: str, *, sender: str, sender_name: str, now: datetime
+) -> Mail:
+    """`letter` as a mail that a program sends to `recipient`; the same `key` is the same mail.
+
+    Raises DecodeError: "bad-recipient". The message can be written with `policy.SMTP` or, if
+    `needs_smtputf8`, with `policy.SMTPUTF8`.
+    """
+    message = EmailMessage(policy=_POLICY)
+    message["From"] = _mailbox(sender, sender_name)
+    message["To"] = _mailbox(checked_address(recipient), "")
+    message["Subject"] = one_line(letter.subject, _MAX_SUBJECT)
+    message["Date"] = format_datetime(now)
+    message["Message-ID"] = message_id(key, _ascii_domain(sender))
+    message["Auto-Submitted"] = "auto-generated"
+    if letter.list_id:
+        message["List-Id"] = f"<{letter.list_id}>"
+    message.set_content(letter.text)
+    message.add_alternative(letter.html, subtype="html")
+    message["Content-Language"] = letter.language  # after set_content, which clears Content-*
+    _tidy_parts(message, key)
+    return Mail(message, sender="", recipient=recipient)
+
+
+def domain_of(address: str) -> str:
+    """What is after the @."""
+    return address.rpartition("@")[2]
+
+
+def _ascii_domain(sender: str) -> str:
+    domain = domain_of(sender)
+    return domain if domain.isascii() else "mailbox-pusher.invalid"
+
+
+def _mailbox(address: str, name: str) -> Address:
+    local, _, domain = address.rpartition("@")
+    return Address(one_line(name, _MAX_NAME), local, domain)
+
+
+def _tidy_parts(message: EmailMessage, key: str) -> None:
+    """Set a boundary of our own, which needs no chance: "=_" is in no encoded body."""
+    message.set_boundary(f"=_{sha256(key.encode('utf-8', 'replace')).hexdigest()[40:]}")
+    for part in message.iter_parts():
+        del part["MIME-Version"]  # RFC 2045 §4: it belongs to the message alone
