@@ -17,6 +17,7 @@ from shared.sections import Store as StoreSection
 from shared.store import failures
 from shared.store.database import Database, Deadline, Schema, schema_advice
 from shared.store.engines import make_sqlite_file, sqlite_path
+from shared.store.tables import LOCK
 
 _FOLDER = Path(__file__).parent / "migrations"
 
@@ -71,6 +72,10 @@ def migration_sql(section: StoreSection) -> str:
 
 
 def _run(connection: Connection, revision: str) -> None:
+    if connection.dialect.name == "postgresql":
+        # Before alembic looks what is there; SQLite's BEGIN IMMEDIATE has done the same. Alembic
+        # keeps its context in a global, so this is also for two tasks of one process.
+        connection.exec_driver_sql(LOCK)
     config = _config(io.StringIO())
     config.attributes["connection"] = connection
     if revision == "head":

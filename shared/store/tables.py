@@ -24,6 +24,8 @@ from sqlalchemy import (
 REVISION: Final = "0001"
 #: Ours alone, so that another program's alembic may live in the same database.
 VERSION_TABLE: Final = "mailbox_pusher_schema"
+#: PostgreSQL: one migrates at a time. Any number will do, if it stays the same for ever.
+LOCK: Final = "SELECT pg_advisory_xact_lock(1296191571)"
 
 # Every constraint has a name, or a later migration could not change it.
 METADATA: Final = MetaData(

@@ -7,19 +7,13 @@ written out.
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from shared.store.tables import METADATA, VERSION_TABLE
-
-# Any number will do; the same for ever, so that two versions of this program wait for each other.
-ADVISORY_LOCK = 0x4D42_5053
+from shared.store.tables import LOCK, METADATA, VERSION_TABLE
 
 
 def online(connection: Connection) -> None:
     """Migrate within the transaction `connection` is in: everything happens, or nothing."""
-    if connection.dialect.name == "postgresql":
-        # Before alembic looks which revision is there. SQLite's BEGIN IMMEDIATE does the same.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
     context.configure(
         connection=connection,
         target_metadata=METADATA,
@@ -40,7 +34,7 @@ def offline() -> None:
     )
     with context.begin_transaction():
         if context.config.attributes["dialect"] == "postgresql":
-            context.execute(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
+            context.execute(LOCK)
         context.run_migrations()
 
 
