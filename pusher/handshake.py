@@ -109,6 +109,7 @@ class Doorkeeper:
         self._halves: dict[int, _Half] = {}
         self._resume_at: float | None = None
         self._is_closed = False
+        self._family = int(listener.family), int(listener.type), listener.proto
         listener.setblocking(False)
         reactor.add(listener.fileno(), EPOLLIN, self._on_listener, last=True)
 
@@ -149,7 +150,7 @@ class Doorkeeper:
     def _on_listener(self, _descriptor: int, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_ROUND):
             try:
-                connection, _address = self._listener.accept()
+                connection = self._accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -158,6 +159,11 @@ class Doorkeeper:
                     return
                 continue  # the client was gone before we came
             self._welcome(connection)
+
+    def _accept(self) -> socket.socket:
+        # What socket.accept does, without asking the listener for its family each time.
+        descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+        return socket.socket(*self._family, fileno=descriptor)
 
     def _pause(self) -> None:
         # Without it the listener would stay readable and the loop turn in place.

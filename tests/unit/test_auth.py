@@ -18,6 +18,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pusher import auth
 from pusher.auth import Authenticator
@@ -312,3 +314,25 @@ def test_processes_that_start_together_agree_on_one_secret(tmp_path: Path) -> No
     told = {process.communicate()[0] for process in processes}
     assert len(told) == 1
     assert len(told.pop().strip()) == 64
+
+
+# --- what is done quicker than the library does it ----------------------------------------------
+
+
+@given(
+    st.integers(0, 2),
+    st.integers(0, 200),
+    st.sampled_from(["", "=", "==", "===", "!", "+", "/", "-", "_", "A", "\n", " ", "é"]),
+)
+def test_a_token_spelt_otherwise_is_taken_or_refused_as_the_library_does(
+    segment: int, at: int, put: str
+) -> None:
+    parts = signed().split(".")
+    parts[segment] = parts[segment][:at] + put + parts[segment][at + (put.isalnum()) :]
+    token = ".".join(parts)
+    try:
+        jwt.decode(token, SECRET, algorithms=["HS256"], audience="us")
+    except (jwt.PyJWTError, ValueError):
+        refuses(ours(), token)
+    else:
+        assert ours().identify(token).account == "alice@example.org"
