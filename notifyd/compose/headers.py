@@ -7,11 +7,13 @@ may come back.
 from __future__ import annotations
 
 import re
+from base64 import encodebytes
+from binascii import b2a_qp
 from dataclasses import dataclass, field
 from datetime import datetime
 from email import policy
 from email.headerregistry import Address
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime
 from hashlib import sha256
 from typing import Final
@@ -73,7 +75,7 @@ def _from_is_ascii(mail: Mail) -> bool:
 
 def message_id(key: str, domain: str) -> str:
     """The same for the same job, so that a repeat can be told; `domain` in ASCII."""
-    return f"<{sha256(key.encode('utf-8', 'replace')).hexdigest()[:40]}@{domain}>"
+    return f"<{_digest(key)[:40]}@{domain}>"
 
 
 def automatic_mail(
@@ -88,15 +90,16 @@ def automatic_mail(
     message["From"] = _mailbox(sender, sender_name)
     message["To"] = _mailbox(checked_address(recipient), "")
     message["Subject"] = one_line(letter.subject, _MAX_SUBJECT)
-    message["Date"] = format_datetime(now)
-    message["Message-ID"] = message_id(key, _ascii_domain(sender))
-    message["Auto-Submitted"] = "auto-generated"
+    # What follows is made here and well-formed: parsing it would take as long as all the rest.
+    message.set_raw("Date", format_datetime(now))
+    message.set_raw("Message-ID", message_id(key, _ascii_domain(sender)))
+    message.set_raw("Auto-Submitted", "auto-generated")
     if letter.list_id:
-        message["List-Id"] = f"<{letter.list_id}>"
-    message.set_content(letter.text)
-    message.add_alternative(letter.html, subtype="html")
-    message["Content-Language"] = letter.language  # after set_content, which clears Content-*
-    _tidy_parts(message, key)
+        message.set_raw("List-Id", f"<{one_line(letter.list_id, _MAX_NAME)}>")
+    message.set_raw("Content-Language", letter.language)
+    message.set_raw("MIME-Version", "1.0")
+    message.set_raw("Content-Type", f'multipart/alternative; boundary="{_boundary(key)}"')
+    message.set_payload([_part("plain", letter.text), _part("html", letter.html)])
     return Mail(message, sender="", recipient=recipient)
 
 
@@ -115,8 +118,30 @@ def _mailbox(address: str, name: str) -> Address:
     return Address(one_line(name, _MAX_NAME), local, domain)
 
 
-def _tidy_parts(message: EmailMessage, key: str) -> None:
-    """Set a boundary of our own, which needs no chance: "=_" is in no encoded body."""
-    message.set_boundary(f"=_{sha256(key.encode('utf-8', 'replace')).hexdigest()[40:]}")
-    for part in message.iter_parts():
-        del part["MIME-Version"]  # RFC 2045 §4: it belongs to the message alone
+def _boundary(key: str) -> str:
+    """A boundary that needs no chance: with "=_" in it, it is in no encoded body."""
+    return f"=_{_digest(key)[40:]}"
+
+
+def _digest(key: str) -> str:
+    return sha256(key.encode("utf-8", "replace")).hexdigest()
+
+
+def _part(subtype: str, content: str) -> MIMEPart:
+    part = MIMEPart(policy=_POLICY)
+    encoding, payload = encoded_body(content)
+    part.set_raw("Content-Type", f'text/{subtype}; charset="utf-8"')
+    part.set_raw("Content-Transfer-Encoding", encoding)
+    part.set_payload(payload)
+    return part
+
+
+def encoded_body(content: str) -> tuple[str, str]:
+    """The Content-Transfer-Encoding for `content` and the lines it becomes, all in ASCII.
+
+    Quoted-printable, which a person can nearly read, unless base64 is much shorter.
+    """
+    raw = content.encode()
+    if len(raw) - len(content) > len(raw) // 6:
+        return "base64", encodebytes(raw.replace(b"\n", b"\r\n")).decode()
+    return "quoted-printable", b2a_qp(raw, istext=True).decode()

@@ -123,6 +123,7 @@ def environment(loader: BaseLoader, translations: NullTranslations, *, rtl: bool
         autoescape=select_autoescape(("html",), default=False, default_for_string=False),
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         auto_reload=False,
     )
     made.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifyd.compose.calendar_alarm import compose_calendar_alarm
-from notifyd.compose.headers import needs_smtputf8
+from notifyd.compose.headers import encoded_body, needs_smtputf8
 from notifyd.compose.mail import Mail
 from notifyd.compose.notices import compose_credit_warning, compose_test_mail
 from pusher.protocol.mboxevent import decode
@@ -402,3 +402,19 @@ def test_the_test_mail_says_when_and_in_which_language() -> None:
     assert check(made)["Subject"] == "Test-E-Mail"
     assert "Dienstag, 24. November 2026, 08:50:02 UTC" in text(made)
     assert "Deutsch (Österreich)" in text(made)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n =.-"), max_size=400
+    )
+)
+def test_any_body_is_short_ascii_lines_and_comes_back(content: str) -> None:
+    encoding, payload = encoded_body(content)
+    assert payload.isascii()
+    assert max(map(len, payload.split("\n"))) <= 76
+    part = message_from_string(f"Content-Transfer-Encoding: {encoding}\n\n{payload}")
+    raw = part.get_payload(decode=True)
+    assert isinstance(raw, bytes)
+    assert raw.decode().replace("\r\n", "\n") == content
