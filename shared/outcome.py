@@ -24,6 +24,13 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The service itself cannot be reached or takes nothing from anybody; it is nobody's fault."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Never: this message, as it is, will not be taken."""
 
@@ -37,4 +44,4 @@ class Gone:
     reason: str
 
 
-Outcome = Delivered | Retry | Rejected | Gone
+Outcome = Delivered | Retry | Unavailable | Rejected | Gone

@@ -30,9 +30,13 @@ from __future__ import annotations
 from shared.jobqueue.doorbell import Doorbell, ring
 from shared.jobqueue.job import (
     STATES,
+    Bury,
+    Defer,
+    Finish,
     Job,
     NewJob,
     Recovered,
+    Settlement,
     State,
 )
 from shared.jobqueue.lifecycle import DONE_KEPT_SECONDS, JobQueue
@@ -44,7 +48,10 @@ __all__ = [
     "DONE_KEPT_SECONDS",
     "SHAPE_BOUNDS_SECONDS",
     "STATES",
+    "Bury",
+    "Defer",
     "Doorbell",
+    "Finish",
     "Job",
     "JobQueue",
     "NewJob",
@@ -52,6 +59,7 @@ __all__ = [
     "QueueView",
     "QueueWriter",
     "Recovered",
+    "Settlement",
     "State",
     "WriterState",
     "ring",

@@ -63,6 +63,33 @@ class Job:
     attachment: bytes | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A claimed job is done: remove it and remember its key."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Put a claimed job back until `due_at`; a time in the past means behind those due already."""
+
+    job_id: int
+    due_at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Give a claimed job up and keep it for a human."""
+
+    job_id: int
+    reason: str
+
+
+Settlement = Finish | Defer | Bury
+
+
 class Recovered(NamedTuple):
     """What `recover` did with expired claims."""
 

@@ -12,7 +12,7 @@ from shared.errors import QueueError
 from shared.jobqueue import failures
 from shared.jobqueue.attachment import Attachment, cut, take_over
 from shared.jobqueue.database import Database, used_bytes
-from shared.jobqueue.job import Job, NewJob, Recovered, digest
+from shared.jobqueue.job import Bury, Defer, Finish, Job, NewJob, Recovered, Settlement, digest
 from shared.jobqueue.room import BALLAST_BYTES, Ballast, free_bytes
 from shared.jobqueue.verbs import OperatorQueue, remember_done
 from shared.jobqueue.view import GET_SQL, READY_SQL, job_from_row
@@ -161,37 +161,30 @@ class JobQueue(OperatorQueue):
 
     def finish(self, job_id: int, worker: str, now: float) -> bool:
         """Remove a job that is done and remember its key; False if the claim was lost."""
-
-        def work(connection: sqlite3.Connection) -> bool:
-            sql = f"DELETE FROM jobs WHERE {_MINE_SQL} RETURNING kind, key"
-            rows = connection.execute(sql, {"id": job_id, "worker": worker}).fetchall()
-            remember_done(connection, ((row["kind"], row["key"]) for row in rows), now)
-            return bool(rows)
-
-        return self._database.write(work)
+        return not self.settle([Finish(job_id)], worker, now)
 
     def defer(self, job_id: int, worker: str, due_at: float, reason: str, now: float) -> bool:
         """Put a claimed job back until `due_at`, and say why; False if the claim was lost.
 
         A `due_at` in the past means `now`: behind those that are due already.
         """
-        sql = f"""
-            UPDATE jobs SET state = 'ready', due_at = :due_at, reason = :reason,
-                            worker = NULL, lease_until = NULL
-            WHERE {_MINE_SQL} RETURNING id
-        """
-        values = {"id": job_id, "worker": worker, "due_at": max(due_at, now), "reason": reason}
-        return bool(self._ids(sql, values))
+        return not self.settle([Defer(job_id, due_at, reason)], worker, now)
 
     def bury(self, job_id: int, worker: str, reason: str, now: float) -> bool:
         """Give a claimed job up and keep it for a human; False if the claim was lost."""
-        sql = f"""
-            UPDATE jobs SET state = 'buried', held = 0, ended_at = :now, reason = :reason,
-                            worker = NULL, lease_until = NULL
-            WHERE {_MINE_SQL} RETURNING id
-        """
-        values = {"id": job_id, "worker": worker, "reason": reason, "now": now}
-        return bool(self._ids(sql, values))
+        return not self.settle([Bury(job_id, reason)], worker, now)
+
+    def settle(self, settlements: Sequence[Settlement], worker: str, now: float) -> list[int]:
+        """Do all of them in one commit; return the ids of jobs whose claim was lost."""
+
+        def work(connection: sqlite3.Connection) -> list[int]:
+            return [
+                settlement.job_id
+                for settlement in settlements
+                if not _settle(connection, settlement, worker, now)
+            ]
+
+        return self._database.write(work)
 
     def release(self, worker: str, ids: Sequence[int] | None = None) -> list[int]:
         """Hand claims (None: all of `worker`'s) back as if never taken: due as before, no attempt.
@@ -309,6 +302,36 @@ def _claim(connection: sqlite3.Connection, claim: Mapping[str, object]) -> list[
     ).rowcount
     rows = connection.execute(GET_SQL, {"id": claim["id"]}).fetchall() if taken else []
     return [job_from_row(row) for row in rows]
+
+
+_DEFER_SQL: Final = f"""
+    UPDATE jobs SET state = 'ready', due_at = :due_at, reason = :reason,
+                    worker = NULL, lease_until = NULL
+    WHERE {_MINE_SQL}
+"""
+_BURY_SQL: Final = f"""
+    UPDATE jobs SET state = 'buried', held = 0, ended_at = :now, reason = :reason,
+                    worker = NULL, lease_until = NULL
+    WHERE {_MINE_SQL}
+"""
+
+
+def _settle(
+    connection: sqlite3.Connection, settlement: Settlement, worker: str, now: float
+) -> bool:
+    """Carry one out; False if the job is not `worker`'s any more."""
+    values = {"id": settlement.job_id, "worker": worker, "now": now}
+    match settlement:
+        case Finish():
+            sql = f"DELETE FROM jobs WHERE {_MINE_SQL} RETURNING kind, key"
+            rows = connection.execute(sql, values).fetchall()
+            remember_done(connection, ((row["kind"], row["key"]) for row in rows), now)
+            return bool(rows)
+        case Defer(due_at=due_at, reason=reason):
+            deferred = {**values, "due_at": max(due_at, now), "reason": reason}
+            return connection.execute(_DEFER_SQL, deferred).rowcount == 1
+        case Bury(reason=reason):
+            return connection.execute(_BURY_SQL, {**values, "reason": reason}).rowcount == 1
 
 
 def _recover(connection: sqlite3.Connection, values: Mapping[str, object]) -> Recovered:

@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shared.errors import QueueError
-from shared.jobqueue import Doorbell, Job, JobQueue, NewJob, QueueView, State, ring
+from shared.jobqueue import (
+    Bury,
+    Defer,
+    Doorbell,
+    Finish,
+    Job,
+    JobQueue,
+    NewJob,
+    QueueView,
+    State,
+    ring,
+)
 from shared.jobqueue.failures import REASONS
 from shared.jobqueue.room import BALLAST_BYTES
 
@@ -804,3 +815,23 @@ TestAgainstModel.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_what_became_of_many_jobs_is_one_commit_and_says_which_were_lost(queue: JobQueue) -> None:
+    for number in range(4):
+        queue.enqueue([new(f"key{number}")], now=10)
+    jobs = queue.claim("me", None, 4, 60, now=10)
+    taken = queue.claim("other", None, 4, 60, now=10)
+    assert taken == []
+    ids = [job.id for job in jobs]
+    lost = queue.settle(
+        [Finish(ids[0]), Defer(ids[1], 99, "busy"), Bury(ids[2], "no"), Finish(12345)], "me", 20
+    )
+    assert lost == [12345]
+    assert queue.settle([Finish(ids[3])], "other", 20) == [ids[3]]
+    states = {job.id: (job.state, job.due_at, job.reason) for job in queue.jobs()}
+    assert states == {
+        ids[1]: ("ready", 99, "busy"),
+        ids[2]: ("buried", 10, "no"),
+        ids[3]: ("claimed", 10, ""),
+    }
