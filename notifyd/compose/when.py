@@ -160,9 +160,8 @@ def _whole_days(span: Span, dates: _Dates, this_year: int) -> When:
     days = (last - span.start).days + 1
     speech = dates.speech
     several = speech.npgettext("length", "%(num)d day", "%(num)d days", days)
-    day = dates.day(span.start)
     return When(
-        day=dates.range(day, dates.day(last)) if days > 1 else day,
+        day=dates.days(span.start, last) if days > 1 else dates.day(span.start),
         hours=several if days > 1 else speech.gettext("All day"),
         zone="",
         elsewhere="",
@@ -202,8 +201,8 @@ class _Dates:
         """The day and the hours; hours are "" if both ends need their day."""
         if _one_evening(start, end):
             return self.day(start), self.times(start, end)
-        first = self.joined(self.day(start), self.time(start))
-        return self.range(first, self.joined(self.day(end), self.time(end))), ""
+        ends = (self.joined(self.short_day(at), self.time(at)) for at in (start, end))
+        return self.range(*ends), ""
 
     def brief(self, start: datetime, end: datetime) -> str:
         """Both in short, with days."""
@@ -228,7 +227,11 @@ class _Dates:
     def month(self, at: datetime) -> str:
         return plain_spaces(format_date(at, "LLL", self.speech.locale))
 
-    def short_day(self, at: datetime, this_year: int) -> str:
+    def days(self, first: datetime, last: datetime) -> str:
+        locale = self.speech.locale
+        return plain_spaces(format_interval(first, last, "yMMMEd", locale=locale))
+
+    def short_day(self, at: datetime, this_year: int | None = None) -> str:
         skeleton = "MMMEd" if at.year == this_year else "yMMMEd"
         return plain_spaces(format_skeleton(skeleton, at, locale=self.speech.locale))
 
