@@ -87,7 +87,15 @@ class Bury:
     reason: str
 
 
-Settlement = Finish | Defer | Bury
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """A claimed job could not be begun, for no fault of its own: due as before, no attempt."""
+
+    job_id: int
+    reason: str
+
+
+Settlement = Finish | Defer | Bury | HandBack
 
 
 class Recovered(NamedTuple):

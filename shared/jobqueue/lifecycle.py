@@ -12,9 +12,19 @@ from shared.errors import QueueError
 from shared.jobqueue import failures
 from shared.jobqueue.attachment import Attachment, cut, take_over
 from shared.jobqueue.database import Database, used_bytes
-from shared.jobqueue.job import Bury, Defer, Finish, Job, NewJob, Recovered, Settlement, digest
+from shared.jobqueue.job import (
+    Bury,
+    Defer,
+    Finish,
+    Job,
+    NewJob,
+    Recovered,
+    Settlement,
+    digest,
+)
 from shared.jobqueue.room import BALLAST_BYTES, Ballast, free_bytes
-from shared.jobqueue.verbs import OperatorQueue, remember_done
+from shared.jobqueue.settling import settle
+from shared.jobqueue.verbs import OperatorQueue
 from shared.jobqueue.view import GET_SQL, READY_SQL, job_from_row
 
 DONE_KEPT_SECONDS: Final = 7 * 86400.0
@@ -34,8 +44,6 @@ _DUE_SQL: Final = f"""
     SELECT due_at, id FROM jobs WHERE {READY_SQL} AND kind = :kind AND due_at <= :now
     ORDER BY due_at, id LIMIT :limit
 """
-# Whose claim it is decides, not whether the lease ran out: until recovered it is still theirs.
-_MINE_SQL: Final = "id = :id AND state = 'claimed' AND worker = :worker"
 
 
 class JobQueue(OperatorQueue):
@@ -181,7 +189,7 @@ class JobQueue(OperatorQueue):
             return [
                 settlement.job_id
                 for settlement in settlements
-                if not _settle(connection, settlement, worker, now)
+                if not settle(connection, settlement, worker, now)
             ]
 
         return self._database.write(work)
@@ -302,36 +310,6 @@ def _claim(connection: sqlite3.Connection, claim: Mapping[str, object]) -> list[
     ).rowcount
     rows = connection.execute(GET_SQL, {"id": claim["id"]}).fetchall() if taken else []
     return [job_from_row(row) for row in rows]
-
-
-_DEFER_SQL: Final = f"""
-    UPDATE jobs SET state = 'ready', due_at = :due_at, reason = :reason,
-                    worker = NULL, lease_until = NULL
-    WHERE {_MINE_SQL}
-"""
-_BURY_SQL: Final = f"""
-    UPDATE jobs SET state = 'buried', held = 0, ended_at = :now, reason = :reason,
-                    worker = NULL, lease_until = NULL
-    WHERE {_MINE_SQL}
-"""
-
-
-def _settle(
-    connection: sqlite3.Connection, settlement: Settlement, worker: str, now: float
-) -> bool:
-    """Carry one out; False if the job is not `worker`'s any more."""
-    values = {"id": settlement.job_id, "worker": worker, "now": now}
-    match settlement:
-        case Finish():
-            sql = f"DELETE FROM jobs WHERE {_MINE_SQL} RETURNING kind, key"
-            rows = connection.execute(sql, values).fetchall()
-            remember_done(connection, ((row["kind"], row["key"]) for row in rows), now)
-            return bool(rows)
-        case Defer(due_at=due_at, reason=reason):
-            deferred = {**values, "due_at": max(due_at, now), "reason": reason}
-            return connection.execute(_DEFER_SQL, deferred).rowcount == 1
-        case Bury(reason=reason):
-            return connection.execute(_BURY_SQL, {**values, "reason": reason}).rowcount == 1
 
 
 def _recover(connection: sqlite3.Connection, values: Mapping[str, object]) -> Recovered:

@@ -22,6 +22,7 @@ from shared.jobqueue import (
     Defer,
     Doorbell,
     Finish,
+    HandBack,
     Job,
     JobQueue,
     NewJob,
@@ -818,20 +819,29 @@ TestAgainstModel.settings = settings(
 
 
 def test_what_became_of_many_jobs_is_one_commit_and_says_which_were_lost(queue: JobQueue) -> None:
-    for number in range(4):
+    for number in range(5):
         queue.enqueue([new(f"key{number}")], now=10)
-    jobs = queue.claim("me", None, 4, 60, now=10)
+    jobs = queue.claim("me", None, 5, 60, now=10)
     taken = queue.claim("other", None, 4, 60, now=10)
     assert taken == []
     ids = [job.id for job in jobs]
     lost = queue.settle(
-        [Finish(ids[0]), Defer(ids[1], 99, "busy"), Bury(ids[2], "no"), Finish(12345)], "me", 20
+        [
+            Finish(ids[0]),
+            Defer(ids[1], 99, "busy"),
+            Bury(ids[2], "no"),
+            HandBack(ids[4], "down"),
+            Finish(5555),
+        ],
+        "me",
+        20,
     )
-    assert lost == [12345]
+    assert lost == [5555]
     assert queue.settle([Finish(ids[3])], "other", 20) == [ids[3]]
-    states = {job.id: (job.state, job.due_at, job.reason) for job in queue.jobs()}
+    states = {job.id: (job.state, job.due_at, job.reason, job.attempts) for job in queue.jobs()}
     assert states == {
-        ids[1]: ("ready", 99, "busy"),
-        ids[2]: ("buried", 10, "no"),
-        ids[3]: ("claimed", 10, ""),
+        ids[1]: ("ready", 99, "busy", 1),
+        ids[2]: ("buried", 10, "no", 1),
+        ids[3]: ("claimed", 10, "", 1),
+        ids[4]: ("ready", 10, "down", 0),
     }
