@@ -17,13 +17,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import anycorn
 import structlog
 import trio
-from anycorn.config import Config as ServerConfig
 
-from pusher import api, auth, plugins, systemd
-from pusher.api import health
+from pusher import auth, plugins
 from pusher.dispatch import Dispatcher
 from pusher.handshake import Doorkeeper, HandshakeSettings
 from pusher.hub import TICK_SECONDS, Hub, HubSettings
@@ -39,8 +36,11 @@ from pusher.state.modseq import ModseqTable
 from pusher.tail import TailServer
 from pusher.tap import Tap
 from shared import config as configuration
+from shared import systemd
 from shared.config import Config
 from shared.errors import ConfigError
+from shared.http import application, health
+from shared.http.serving import serve as serve_http
 from shared.jobqueue import JobQueue, QueueWriter
 from shared.log import Limited
 from shared.log import configure as configure_log
@@ -280,21 +280,8 @@ class App:
                 self._dispatcher.tick()
 
     async def _serve_api(self) -> None:
-        server = ServerConfig()
-        server.bind = [f"fd://{self._api_socket.detach()}"]
-        server.accesslog = None
-        server.errorlog = "-"
-        server.loglevel = "WARNING"
-        server.graceful_timeout = 0.5
-        server.h11_max_incomplete_size = 16_384
-        server.include_server_header = False
-        application = api.application(health.routes(self.not_ready, self._metrics.page, version()))
-        await anycorn.serve(
-            application,  # type: ignore[arg-type]  # Starlette is an ASGI application
-            server,
-            shutdown_trigger=self._api_stopping.wait,
-            mode="asgi",
-        )
+        routes = health.routes(self.not_ready, self._metrics.page, version())
+        await serve_http(self._api_socket, application(routes), self._api_stopping.wait)
         self._api_stopped.set()
 
     # --- state on disk ---------------------------------------------------------------------------

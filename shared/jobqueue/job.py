@@ -89,7 +89,7 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """A claimed job could not be begun, for no fault of its own: due as before, no attempt."""
+    """A claimed job could not be begun, for no fault of its own: no attempt, due behind others."""
 
     job_id: int
     reason: str

@@ -16,7 +16,8 @@ _DEFER_SQL: Final = f"""
     WHERE {_MINE_SQL}
 """
 _HAND_BACK_SQL: Final = f"""
-    UPDATE jobs SET state = 'ready', attempts = attempts - 1, reason = :reason,
+    UPDATE jobs SET state = 'ready', attempts = attempts - 1, due_at = max(due_at, :now),
+                    reason = :reason,
                     worker = NULL, lease_until = NULL
     WHERE {_MINE_SQL}
 """

@@ -843,5 +843,5 @@ def test_what_became_of_many_jobs_is_one_commit_and_says_which_were_lost(queue: 
         ids[1]: ("ready", 99, "busy", 1),
         ids[2]: ("buried", 10, "no", 1),
         ids[3]: ("claimed", 10, "", 1),
-        ids[4]: ("ready", 10, "down", 0),
+        ids[4]: ("ready", 20, "down", 0),
     }

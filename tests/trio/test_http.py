@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from pusher.api import application, health
+from shared.http import application, health
 
 pytestmark = pytest.mark.trio
 

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from pusher.api.limits import Limits
-from pusher.api.problems import problem
+from shared.http.limits import Limits
+from shared.http.problems import problem
 
 __all__ = ["application"]
 
