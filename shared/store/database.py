@@ -156,7 +156,7 @@ def schema_advice(found: Schema) -> str:
     """Return what to do about a schema that is not ours."""
     if found is Schema.NEWER:
         return "the tables are of a newer version of this program"
-    return "run `notifyd migrate` first"
+    return failures.ADVICE
 
 
 def _compared(found: str | None) -> Schema:

@@ -6,6 +6,8 @@ Knows no tables and no transactions.
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -20,6 +22,19 @@ _SQLITE: Final = "sqlite:///"
 
 #: Execution option of a connection: its transaction is going to write.
 WRITES: Final = "store_writes"
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """A connection whose transaction ends with it.
+
+    SQLite keeps a closed connection, and its lock, until each of its statements is finished; one
+    that was cancelled may wait for the garbage collector.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
 
 
 def sqlite_path(section: StoreSection) -> Path | None:
@@ -53,7 +68,7 @@ def _sqlite(section: StoreSection, path: Path, patient: bool) -> AsyncEngine:
             database=f"file:{quote(str(path))}",
             query={"mode": "rw", "uri": "true"},  # rw: a missing file is an error, not a new store
         ),
-        connect_args={"timeout": section.timeout_seconds},
+        connect_args={"timeout": section.timeout_seconds, "factory": _SqliteConnection},
         pool_size=1,
         max_overflow=0,
         pool_timeout=section.timeout_seconds,

@@ -19,6 +19,9 @@ BROKEN: Final = "broken"
 #: Every reason a StoreError can have, for metrics to start at zero.
 REASONS: Final = (UNAVAILABLE, SCHEMA, BROKEN)
 
+#: What to do about missing tables.
+ADVICE: Final = "run `notifyd migrate` first"
+
 # What time or an operator cures, by the first characters of SQLSTATE (PostgreSQL, appendix A):
 # connection, login, database missing, rolled back, no right, out of resources, read-only standby,
 # cut off while idle in a transaction, lock not had, cancelled or shutting down, disk.
@@ -44,7 +47,7 @@ def translated() -> Iterator[None]:
         reason = reason_of(error)
         if reason is None:
             raise
-        raise StoreError(reason, _detail(error)) from error
+        raise StoreError(reason, _detail(reason, error)) from error
 
 
 def reason_of(error: BaseException) -> str | None:
@@ -83,8 +86,10 @@ def _by_sqlite(name: str, message: str) -> str:
     return UNAVAILABLE if name.removeprefix("SQLITE_").startswith(_SQLITE_CURABLE) else BROKEN
 
 
-def _detail(error: BaseException) -> str:
-    """Name the failure; its text only where that cannot quote a row."""
+def _detail(reason: str, error: BaseException) -> str:
+    """Name the failure, or the cure; the error's text only where that cannot quote a row."""
+    if reason == SCHEMA:
+        return ADVICE
     if isinstance(error, TimeoutError | PoolTimeout):
         return "no answer in time"
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error

@@ -87,6 +87,8 @@ class Ledger:
     ) -> Reservation:
         """Let a job that sent nothing yet go on, with what it wants now."""
         was_reserved = earlier.state is SendState.RESERVED
+        if earlier.account != wanted.account:
+            await _lock_accounts(connection, earlier.account, wanted.account)
         if was_reserved:
             await _give_credit(connection, earlier.account, earlier.units)
         verdict = await _take_credit(connection, wanted)
@@ -264,6 +266,12 @@ async def _take_credit(connection: AsyncConnection, wanted: Send) -> Verdict:
     known = select(accounts.c.account).where(accounts.c.account == wanted.account)
     there = await connection.scalar(known) is not None
     return Verdict.OUT_OF_CREDIT if there else Verdict.NO_ACCOUNT
+
+
+async def _lock_accounts(connection: AsyncConnection, *names: str) -> None:
+    """Keep two accounts to ourselves, in the order of names: others may want the same two."""
+    query = select(accounts.c.account).where(accounts.c.account.in_(names))
+    await connection.execute(query.order_by(accounts.c.account).with_for_update())
 
 
 async def _give_credit(connection: AsyncConnection, account: str, units: int) -> None:

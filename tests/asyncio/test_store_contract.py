@@ -506,6 +506,39 @@ async def test_random_steps_of_many_workers_never_lose_a_unit_or_send_twice(
         assert found is None or posted[job] == 0 or found.state not in ("reserved", "refunded")
 
 
+async def test_jobs_that_change_accounts_crosswise_do_not_lock_each_other_out(
+    store: Store, ledger: Ledger
+) -> None:
+    accounts = (ALICE, "bob")
+    await store.accounts.put(Account("bob", sms_credit=10))
+    for turn in range(20):
+        await asyncio.gather(
+            *(
+                ledger.reserve(f"job-{job}", accounts[(job + turn) % 2], NUMBER, 1, NOW)
+                for job in range(4)
+            )
+        )
+    audit = await ledger.audit()
+    assert (audit.total, audit.reserved) == (20, 4)
+
+
+async def test_workers_cancelled_at_any_moment_leave_whole_steps_and_a_working_store(
+    store: Store, ledger: Ledger
+) -> None:
+    """SIGTERM cancels what does not end in time; a killed process is the same to the database."""
+    for turns in range(40):
+        job = f"job-{turns}"
+        task = asyncio.create_task(reserve(ledger, job))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert (await ledger.audit()).total == 10
+        await ledger.refund(job, NOW)
+    assert await credit(store) == 10
+    assert await reserve(ledger, units=10) is Verdict.NEW
+
+
 # ---- the embedded file
 
 
