@@ -189,6 +189,19 @@ class Ledger:
             row = (await connection.execute(query)).first()
         return _send(row) if row else None
 
+    async def is_settled(self, provider_id: str, job_key: str) -> bool:
+        """Tell whether what the provider calls so is known to be the SMS of another job.
+
+        For who asks the provider what became of one: two jobs may have sent the same words.
+        """
+        query = select(_S.job_key).where(
+            _S.provider_id == provider_id,
+            _S.state == SendState.SENT,
+            _S.job_key != stored_key(job_key),
+        )
+        async with self._database.reading() as connection:
+            return await connection.scalar(query.limit(1)) is not None
+
     async def unfinished(self, before: float, limit: int = 1000) -> list[Send]:
         """Return rows that hold credit since before then, oldest first: their jobs may be gone."""
         query = select(*_COLUMNS).where(_S.state.in_(_OPEN), _S.reserved_at < before)

@@ -90,4 +90,5 @@ sms_sends: Final = Table(
     ),
     CheckConstraint("units >= 0", name="units"),
     Index(None, "state", "reserved_at"),
+    Index(None, "provider_id"),
 )

@@ -391,6 +391,17 @@ async def test_job_keys_may_hold_anything(ledger: Ledger, key: str) -> None:
     assert (await row(ledger, key)).state is SendState.SENT
 
 
+async def test_receipt_of_another_job_is_known_as_such(ledger: Ledger) -> None:
+    for job in ("one", "two"):
+        await reserve(ledger, job)
+        await ledger.mark_sending(job, NOW)
+    assert not await ledger.is_settled("SM1", "two")
+    await ledger.settle("one", "SM1", 1, NOW)
+    assert await ledger.is_settled("SM1", "two")
+    assert not await ledger.is_settled("SM1", "one")
+    assert not await ledger.is_settled("SM2", "two")
+
+
 async def test_purge_forgets_only_what_is_done_and_old(ledger: Ledger) -> None:
     for job in ("old", "new", "refunded", "unknown", "reserved"):
         await reserve(ledger, job)

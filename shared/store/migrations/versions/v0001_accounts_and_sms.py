@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.CheckConstraint("units >= 0", name=op.f("ck_sms_sends_units")),
     )
     op.create_index(op.f("ix_sms_sends_state"), "sms_sends", ["state", "reserved_at"])
+    op.create_index(op.f("ix_sms_sends_provider_id"), "sms_sends", ["provider_id"])
 
 
 def downgrade() -> None:
