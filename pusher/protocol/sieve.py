@@ -124,8 +124,12 @@ def _uri_method(scheme: str, uri: str, options: tuple[str, ...]) -> _Method:
     parameters = _parameters(query, ";" if scheme == "xmpp" else "&")
     recipients: list[str] = []
     if scheme in _LISTS:
-        to = parameters.pop("to", "") if scheme == "mailto" else ""
-        recipients = [unquote(part) for part in path.split(",")] + to.split(",")
+        recipients = [unquote(part) for part in path.split(",")]
+        if scheme == "mailto":  # RFC 5436 §2.7: both are recipients; of Bcc it does not speak
+            recipients += [
+                *parameters.pop("to", "").split(","),
+                *parameters.pop("cc", "").split(","),
+            ]
     elif scheme == "xmpp":
         recipients = [unquote(path)]
     if scheme in ("sms", "tel"):  # what follows is context, not number (RFC 3966 §3)

@@ -42,7 +42,7 @@ def test_everything_but_the_method_is_carried_over() -> None:
         (["alice@phone.test"], ["alice@phone.test"], {}, []),
         (["a@x,b%40x?subject=Hi%20there&X-H=1", "c=d"], ["a@x", "b@x"],
          {"subject": "Hi there", "x-h": "1"}, ["c=d"]),
-        (["a@x?to=b@x,a@x&cc=c@x"], ["a@x", "b@x"], {"cc": "c@x"}, []),
+        (["a@x?to=b@x,a@x&cc=c@x&bcc=d@x"], ["a@x", "b@x", "c@x"], {"bcc": "d@x"}, []),
         # the old form has several recipients
         (["alice@phone.test", "bob@phone.test"], ["alice@phone.test", "bob@phone.test"], {}, []),
         (["a@x", "a=b", "c=d@e", "ü=ß"], ["a@x"], {}, ["a=b", "c=d@e", "ü=ß"]),
