@@ -197,6 +197,8 @@ class Worker:
             return await lane.handler(job)
         except DecodeError as error:
             return Rejected(error.reason)
+        except QueueError as error:
+            return Unavailable(f"queue: {error.reason}")
         except Exception as error:  # the fence of one job: a bug must not stop the others
             log.exception("internal_error")
             return Retry(f"internal error: {type(error).__name__}")
