@@ -95,6 +95,7 @@ class Worker:
         self._look = asyncio.Event()
         self._unsettled = asyncio.Event()
         self._is_stopping = False
+        self._is_done = False
 
     @property
     def in_flight(self) -> int:
@@ -113,13 +114,14 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop`; hand back what is left then."""
         async with asyncio.TaskGroup() as group:
-            settling = group.create_task(self._settle_for_ever())
+            settling = group.create_task(self._settle_until_done())
             keeping = group.create_task(self._keep_house())
             with _doorbell(self._queue, self.wake):
                 await self._claim_until_stopped()
+            self._is_done = True
+            self._unsettled.set()
+            await settling
             keeping.cancel()
-            settling.cancel()
-        await self._settle()
         with contextlib.suppress(QueueError):
             await asyncio.to_thread(self._queue.release, self._name)
 
@@ -152,16 +154,19 @@ class Worker:
         """Take what the lanes have room for; return how many jobs that were."""
         found = 0
         for kind, lane in self.lanes.items():
-            room = lane.room(self._clock())
+            room, is_probe = lane.room(self._clock()), bool(lane.down)
             if room <= 0 or self._is_stopping:
                 continue
-            if lane.down:
+            if is_probe:
                 lane.probe_at = self._clock() + PROBE_SECONDS
             jobs = await asyncio.to_thread(
                 self._queue.claim, self._name, [kind], room, self._lease_seconds, self._wall()
             )
             for job in jobs:
-                self._start(lane, job)
+                if lane.down and not is_probe:  # it went down while we claimed
+                    self._hand_back(lane, job, lane.down)
+                else:
+                    self._start(lane, job)
             found += len(jobs)
         return found
 
@@ -244,10 +249,11 @@ class Worker:
 
     # --- writing down what became of jobs --------------------------------------------------------
 
-    async def _settle_for_ever(self) -> None:
-        while True:
+    async def _settle_until_done(self) -> None:
+        # Never cancelled: what is on its way to the disk then would be done a second time.
+        while not self._is_done:
             await self._unsettled.wait()
-            if not await self._settle():
+            if not await self._settle() and not self._is_done:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _settle(self) -> bool:
