@@ -21,7 +21,7 @@ Relative paths in the file start at the file's folder, those of the defaults at 
 directory. Secrets are paths of files, never values. `pusher check-config` prints every problem at
 once and exits 78; `pusher config show --origin` prints what is in effect and where it is from.
 
-**live** marks what a running pusher takes over on SIGHUP. A changed key without it is named in the
+**live** marks what a running program takes over on SIGHUP. A changed key without it is named in the
 log (`reloaded`, `needs_restart`) and waits for the next start. If the new file is bad, everything
 stays as it was and the log says what is wrong.
 """

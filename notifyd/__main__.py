@@ -27,6 +27,12 @@ def _app() -> App:
         result_action="return_value",
     )
     app.command(queue_app)
+    # By name: the database's library takes longer to load than the other verbs to run.
+    store, mail = "notifyd.store_cli", "notifyd.trial_cli"
+    app.command("notifyd.serve_cli:serve", name="serve", help="Run until SIGTERM.")
+    app.command(f"{store}:migrate", name="migrate", help="Make or update the database's tables.")
+    app.command(f"{store}:users_app", name="users", help="Look at accounts and change them.")
+    app.command(f"{mail}:test_app", name="test", help="Send one mail or SMS to see that it works.")
     return app
 
 

@@ -86,6 +86,14 @@ def _readable(value: Path) -> Path:
     return value
 
 
+def _anchored_url(value: str, info: ValidationInfo) -> str:
+    """Do the same for the path in an SQLite URL."""
+    scheme, slashes, path = value.partition(":///")
+    if scheme != "sqlite" or not path or Path(path).is_absolute():
+        return value
+    return f"{scheme}{slashes}{_anchored(Path(path), info)}"
+
+
 FilePath = Annotated[Path, AfterValidator(_anchored)]
 SecretFile = Annotated[FilePath, AfterValidator(_readable)]
 ListenAddress = Annotated[Address, BeforeValidator(_address), PlainSerializer(str, return_type=str)]
@@ -293,7 +301,7 @@ class Queue(Section):
 class Store(Section):
     """Accounts, and later devices: the central database."""
 
-    url: str = Field(
+    url: Annotated[str, AfterValidator(_anchored_url)] = Field(
         "sqlite:///run/state.db",
         pattern=r"^(sqlite:///|postgres(ql)?://)",
         description="`sqlite:///path` or `postgresql://…`.",
@@ -347,18 +355,30 @@ class Mail(Section):
     sender: str = Field(
         "notifications@localhost",
         pattern=r"^[^\s@<>]+@[^\s@<>]+$",
+        json_schema_extra=LIVE,
         description="Address the mails come from.",
     )
-    sender_name: str = Field("", description="Display name beside it; absent: the subject's kind.")
+    sender_name: str = Field(
+        "", json_schema_extra=LIVE, description="Display name beside it; absent: none."
+    )
     templates: FilePath | None = Field(
-        None, description="Folder with own templates; those it lacks are ours."
+        None,
+        json_schema_extra=LIVE,
+        description="Folder with own templates; those it lacks are ours.",
     )
     default_locale: str = Field(
-        "en", min_length=2, description="For accounts that have none, or one we do not speak."
+        "en",
+        min_length=2,
+        json_schema_extra=LIVE,
+        description="For accounts that have none, or one we do not speak.",
     )
-    default_timezone: str = Field("UTC", description="For accounts that have none.")
+    default_timezone: str = Field(
+        "UTC", json_schema_extra=LIVE, description="For accounts that have none."
+    )
     list_id: str | None = Field(
-        None, description="List-Id of calendar mails; absent: made from the sender's domain."
+        None,
+        json_schema_extra=LIVE,
+        description="List-Id of calendar mails; absent: made from the sender's domain.",
     )
 
     @field_validator("default_timezone")

@@ -97,3 +97,15 @@ def test_a_reload_names_what_needs_a_restart(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("origin", ["https://mail.example.org/", "mail.example.org", "null"])
 def test_origins_are_origins(origin: str, tmp_path: pathlib.Path) -> None:
     assert "origin" in problems(f'[streams]\nallowed_origins = ["{origin}"]\n', tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("sqlite:///state.db", "sqlite:////etc/mp/state.db"),
+        ("sqlite:////var/state.db", "sqlite:////var/state.db"),
+        ("postgresql://db/mail", "postgresql://db/mail"),
+    ],
+)
+def test_the_path_of_an_embedded_store_starts_at_the_files_folder_too(url: str, meant: str) -> None:
+    assert config.parse(f'[store]\nurl = "{url}"\n', pathlib.Path("/etc/mp")).store.url == meant
