@@ -82,7 +82,7 @@ class Program:
             raise
 
     def stop(self) -> int:
-        """End it with SIGTERM, return its exit code; TimeoutExpired (and killed) if it takes long."""
+        """End it with SIGTERM, return its exit code; killed and TimeoutExpired if that is slow."""
         process = self._running()
         process.send_signal(signal.SIGTERM)
         try:

@@ -7,14 +7,18 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from notifyd.queue_cli import EXIT_CODES, queue_app
 from notifyd.queue_tables import escaped
 from shared.errors import ConfigError, QueueError
 
 DISTRIBUTION = "mailbox-pusher"
+
+ConfigOption = Annotated[Path | None, Parameter(help="Configuration file.")]
 
 
 def _app() -> App:
@@ -29,11 +33,22 @@ def _app() -> App:
     app.command(queue_app)
     # By name: the database's library takes longer to load than the other verbs to run.
     store, mail = "notifyd.store_cli", "notifyd.trial_cli"
-    app.command("notifyd.serve_cli:serve", name="serve", help="Run until SIGTERM.")
+    app.command(serve)
     app.command(f"{store}:migrate", name="migrate", help="Make or update the database's tables.")
     app.command(f"{store}:users_app", name="users", help="Look at accounts and change them.")
     app.command(f"{mail}:test_app", name="test", help="Send one mail or SMS to see that it works.")
     return app
+
+
+def serve(*, config: ConfigOption = None) -> int:
+    """Work on the queue until SIGTERM. SIGHUP reloads, SIGUSR1 dumps state to the log."""
+    import asyncio
+
+    from notifyd.app import serve as work
+    from shared.config import load
+
+    asyncio.run(work(load(config), config))
+    return os.EX_OK
 
 
 def run(arguments: Sequence[str]) -> int:
