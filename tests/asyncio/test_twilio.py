@@ -290,7 +290,7 @@ async def test_a_token_that_is_none_is_a_wrong_configuration(tmp_path: Path, con
 
 async def test_a_token_that_has_gone_is_a_wrong_configuration(token: Path) -> None:
     section = Sms(provider="http", base_url="http://127.0.0.1:1", auth_token_file=token)
-    token.unlink()
+    token.unlink()  # noqa: ASYNC240
     with pytest.raises(ConfigError, match=r"sms\.auth_token_file"):
         provider(section)
 

