@@ -20,6 +20,7 @@ from notifyd.compose.mail_words import (
     is_header_block,
     is_original,
     is_remark_of_a_program,
+    is_rule,
 )
 from shared.plaintext import plain
 
@@ -96,6 +97,8 @@ def _written(lines: Sequence[str]) -> list[str]:
         if not line.startswith(">") and not (begins_paragraph and is_remark_of_a_program(line)):
             kept.append(line)
         at += 1
+    while kept and (not kept[-1] or is_rule(kept[-1])):  # it led over to what was left out
+        kept.pop()
     return kept if any(kept) else []
 
 

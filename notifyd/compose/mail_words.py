@@ -138,18 +138,25 @@ _of_list: Final = re.compile(
 ).search
 
 
+def is_rule(line: str) -> bool:
+    """Tell whether `line` is only drawn."""
+    return _is_rule(line) is not None
+
+
 def is_footer(lines: Sequence[str], at: int) -> bool:
     """Tell whether the footer of a list or a sender of many begins at `at`."""
     line = lines[at][:_MOST_OF_A_LINE]
     if _footer(line):
         return True
-    if not _is_rule(line):
+    if not is_rule(line):
         return False
     return any(_of_list(each[:_MOST_OF_A_LINE]) for each in lines[at + 1 : at + 5])
 
 
 _remark: Final = re.compile(
-    r"sent (?:from|via|with|using) .{2,60}|get outlook for .{2,30}"
+    r"sent from my .{2,60}|get outlook for .{2,30}"
+    r"|sent (?:from|via|with|using) .{0,40}?(?:mail|phone|pad|galaxy|samsung|android|outlook|mobile"
+    r"|device|blackberry|tablet|\bapp\b|client|thunderbird|windows|spark).{0,40}"
     r"|(?:von|aus|mit) .{2,60} gesendet|gesendet (?:von|mit|aus|über) .{2,60}"
     r"|diese nachricht wurde von .{2,60} gesendet|outlook für .{2,30} beziehen"
     r"|holen sie sich outlook für .{2,30}|télécharger outlook pour .{2,30}"
