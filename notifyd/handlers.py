@@ -106,21 +106,24 @@ async def send_sieve_mail(services: Services, job: Job) -> Outcome:
 
 
 async def send_sieve_sms(services: Services, job: Job) -> Outcome:
-    """Send what a Sieve script wants somebody to know as an SMS, at the owner's expense."""
+    """Send what a Sieve script wants somebody to know as an SMS, at the owner's expense.
+
+    A script that names no number means the owner's own.
+    """
     if services.texter is None:
         return Rejected("no SMS provider is configured")
     asked = SieveNotify.from_json(job.payload)
-    account = asked.account or job.account
+    owner = await services.recipients.account(asked.account or job.account)
     sms = compose_sieve_sms(
         asked,
-        next(iter(asked.recipients), ""),
+        next(iter(asked.recipients), owner.sms_number),
         job.attachment,
         max_segments=services.sms.max_segments,
         transliterate=services.sms.transliterate,
     )
-    outcome = await services.texter.send(job.key, account, sms)
+    outcome = await services.texter.send(job.key, owner.account, sms)
     if outcome == Rejected(OUT_OF_CREDIT):
-        await _warn(services, account)
+        await _warn(services, owner.account)
     return outcome
 
 
