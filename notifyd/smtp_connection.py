@@ -16,7 +16,6 @@ from aiosmtplib import (
     SMTPAuthenticationError,
     SMTPException,
     SMTPResponseException,
-    SMTPTimeoutError,
 )
 
 from notifyd.compose.transfer import Transfer, refusal, said
@@ -62,17 +61,16 @@ async def dial(login: Login, own_name: str) -> Connection:
         username=section.user,
         password=login.password,
         local_hostname=own_name,
-        timeout=section.timeout_seconds,
+        # Not the library's deadlines: its asyncio.wait_for can swallow a cancellation.
+        timeout=None,
         use_tls=section.tls == "implicit",
         start_tls=section.tls == "starttls",
         tls_context=login.context,
     )
     try:
         async with asyncio.timeout(section.timeout_seconds):
-            await client.connect()
-            if client.is_ehlo_or_helo_needed:
-                await client.ehlo()
-            return Connection(client)
+            await _open(client)
+        return Connection(client, section.timeout_seconds)
     except SMTPAuthenticationError as error:
         raise UnreachableError(f"login refused: {error.code} {said(error.message)}") from error
     except SMTPResponseException as error:
@@ -84,12 +82,23 @@ async def dial(login: Login, own_name: str) -> Connection:
         raise UnreachableError(f"no connection: {said(str(error))}") from error
 
 
+async def _open(client: SMTP) -> None:
+    try:
+        await client.connect()
+        if client.is_ehlo_or_helo_needed:
+            await client.ehlo()
+    except BaseException:
+        client.close()
+        raise
+
+
 class Connection:
     """An open connection. One mail at a time; after an exception or a cancellation, `drop` it."""
 
-    def __init__(self, client: SMTP) -> None:
+    def __init__(self, client: SMTP, timeout_seconds: float) -> None:
         assert client.transport is not None
         self._client = client
+        self._timeout_seconds = timeout_seconds
         # The library forgets it when it closes, and closes only what the server has taken.
         self._transport = client.transport
         self._is_used = False
@@ -110,14 +119,17 @@ class Connection:
         was_used, self._is_used = self._is_used, True
         step = "MAIL"
         try:
-            await self._begin(mail)
+            async with self._deadline():
+                await self._begin(mail)
             step = "RCPT"
-            await self._client.rcpt(mail.recipient, encoding="utf-8")
+            async with self._deadline():
+                await self._client.rcpt(mail.recipient, encoding="utf-8")
             step = "DATA"
-            reply = await self._client.data(mail.content)
+            async with self._deadline():
+                reply = await self._client.data(mail.content)
         except SMTPResponseException as error:
             return self._refused(step, error, was_used)
-        except SMTPTimeoutError:
+        except TimeoutError:
             self.drop()
             return _lost(step, "no answer in time", is_down=was_used and step == "MAIL")
         except (SMTPException, OSError) as error:
@@ -130,8 +142,9 @@ class Connection:
 
     async def quit(self) -> None:
         """Leave in good order, but soon."""
-        with suppress(SMTPException, OSError):
-            await self._client.quit(timeout=_QUIT_SECONDS)
+        with suppress(SMTPException, OSError):  # a TimeoutError is an OSError
+            async with asyncio.timeout(_QUIT_SECONDS):
+                await self._client.quit()
         self.drop()
 
     def drop(self) -> None:
@@ -139,6 +152,9 @@ class Connection:
         self._client.close()
         if isinstance(self._transport, asyncio.WriteTransport):
             self._transport.abort()
+
+    def _deadline(self) -> asyncio.Timeout:
+        return asyncio.timeout(self._timeout_seconds)
 
     async def _begin(self, mail: Transfer) -> None:
         if self._must_reset:
