@@ -23,7 +23,7 @@ from notifyd.smtp_connection import Login
 from shared.errors import ConfigError
 from shared.outcome import Delivered, Outcome, Rejected, Retry, Unavailable
 from shared.sections import Smtp
-from tests.support.smtp_far_end import CUT, RESET, STALL, FarEnd
+from tests.support.smtp_far_end import CUT, DEAF, RESET, STALL, FarEnd
 
 pytestmark = pytest.mark.asyncio
 
@@ -64,6 +64,10 @@ def mail(
 
 def subject(content: bytes) -> str:
     return str(message_from_bytes(content, policy=policy.default)["Subject"])
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 # --- outcomes ------------------------------------------------------------------------------------
@@ -327,6 +331,24 @@ async def test_a_cancelled_mail_takes_its_connection_with_it(server: FarEnd, ste
     assert (server.connections, len(server.contents)) == (2, 1)
     assert subject(server.contents[0]) == "Zahnärztin whole"
     await mails.close()
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_server_that_does_not_read_keeps_no_connection(
+    server: FarEnd, is_cancelled: bool
+) -> None:
+    mails = mailer(section(server, timeout_seconds=30 if is_cancelled else 2))
+    server.answers["CONTENT"] = [DEAF]
+    big = mail("big", text="x" * 6_000_000)
+    before = open_files()
+    sending = asyncio.create_task(mails.send(big))
+    await server.until("CONTENT")
+    if is_cancelled:
+        sending.cancel()
+    await asyncio.wait([sending])
+    await mails.close()
+    # The far end's side is left: what could not be sent is not waited for.
+    assert open_files() == before + 1
 
 
 async def test_cancelling_a_waiting_mail_takes_nothing_from_the_others(server: FarEnd) -> None:

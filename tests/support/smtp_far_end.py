@@ -22,8 +22,10 @@ from typing import Final, Self
 
 from demo.ports import free_ports
 
-#: Answers that are none: say nothing until the client goes; close; close with a reset.
+#: Answers that are none: say nothing until the client goes; do not even read; close; close with
+#: a reset.
 STALL: Final = "(stall)"
+DEAF: Final = "(deaf)"
 CUT: Final = "(cut)"
 RESET: Final = "(reset)"
 
@@ -67,6 +69,7 @@ class FarEnd:
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self._moved = asyncio.Condition()
+        self._is_ending = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -102,7 +105,9 @@ class FarEnd:
         tasks = [task for task in self._open.values() if task is not None]
         for writer in list(self._open):
             writer.transport.abort()
+        self._is_ending.set()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._is_ending.clear()
 
     async def until(self, step: str, times: int = 1) -> None:
         """Wait until clients have been at `step` so often."""
@@ -174,6 +179,9 @@ class FarEnd:
         if answer == STALL:
             with suppress(ConnectionError):
                 await _until_left(reader)
+            raise _LeftError
+        if answer == DEAF:
+            await self._is_ending.wait()
             raise _LeftError
         if answer in (CUT, RESET):
             if answer == RESET:
