@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -253,9 +254,10 @@ class Dispatcher:
         asked = sieve_notify(notification)
         if not asked.account:
             raise DecodeError("no-account")
-        self._sequence += 1
-        # The spooled file is one delivery's; without one, nothing says that two are the same.
-        delivery = notification.filepath or f"{self._wall()}-{self._sequence}"
+        delivery = _delivery(notification.filepath)
+        if not delivery:  # then nothing says that two are the same
+            self._sequence += 1
+            delivery = f"{self._wall()}-{self._sequence}"
         return [
             NewJob(
                 kind=job.kind,
@@ -288,6 +290,18 @@ class Dispatcher:
             self._tap.tell(
                 Happening(self._wall(), outcome, detail, event, notification, account=account)
             )
+
+
+def _delivery(filepath: str | None) -> str:
+    """Return what tells the spooled message of one delivery from all others; "" if it is gone.
+
+    Its name alone does not: Cyrus makes it of a process and a second, and uses it again.
+    """
+    try:
+        found = Path(filepath).stat() if filepath else None
+    except (OSError, ValueError):
+        return ""
+    return f"{filepath}:{found.st_ino}:{found.st_mtime_ns}" if found else ""
 
 
 def _alarm_jobs(event: MailboxEvent) -> list[NewJob]:
