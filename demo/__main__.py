@@ -1,4 +1,4 @@
-"""`python -m demo`: pusher with a page to watch it work, or `--smoke`: the same without a browser.
+"""`python -m demo`: both programs and a page to watch them work; `--smoke`: without a browser.
 
 Everything lies under ./run/ of the working directory and listens on loopback.
 """
@@ -17,8 +17,9 @@ from pathlib import Path
 
 from demo import smoke
 from demo.cyrus import Cyrus, CyrusError, can_enter, check_machine
-from demo.daemon import Daemon
+from demo.daemon import Daemon, Worker
 from demo.ports import is_free
+from demo.postbox import Postbox
 from demo.server import DemoServer, origins
 from demo.sources import RealCyrus, Recorded, Source, careless_sender
 
@@ -38,7 +39,7 @@ def main() -> int:
         type=int,
         default=FIRST_PORT,
         metavar="N",
-        help=f"first of three ports of 127.0.0.1: streams, API, page (default {FIRST_PORT})",
+        help=f"first of four ports: streams, API, page, notifyd (default {FIRST_PORT})",
     )
     parser.add_argument("--smoke", action="store_true", help="check every output and exit")
     arguments = parser.parse_args()
@@ -58,17 +59,19 @@ def main() -> int:
 def _demonstrate(root: Path, first_port: int, *, with_cyrus: bool) -> None:
     if with_cyrus:
         check_machine()
-    streams_port, api_port, page_port = range(first_port, first_port + 3)
-    for port, use in ((streams_port, "streams"), (api_port, "the API"), (page_port, "the page")):
+    streams_port, api_port, page_port, notifyd_port = range(first_port, first_port + 4)
+    uses = ("streams", "the API", "the page", "notifyd")
+    for port, use in enumerate(uses, first_port):
         if not is_free(port):
             raise RuntimeError(
                 f"port {port} of 127.0.0.1, meant for {use}, is in use."
-                " Is another bin/run still running? Else choose three others: --port N"
+                " Is another bin/run still running? Else choose four others: --port N"
             )
     settings: dict[str, dict[str, object]] = {"streams": {"allowed_origins": origins(page_port)}}
     if first_port != FIRST_PORT:
         settings["streams"]["listen"] = f"127.0.0.1:{streams_port}"
         settings["api"] = {"listen": f"127.0.0.1:{api_port}"}
+        settings["notifyd"] = {"listen": f"127.0.0.1:{notifyd_port}"}
     run = root / "run"
     run.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -80,9 +83,12 @@ def _demonstrate(root: Path, first_port: int, *, with_cyrus: bool) -> None:
                 "datagram": str(home / "intake.dgram"),
                 "group": "mail",
             }
+        postbox = stack.enter_context(Postbox())
+        settings["smtp"] = {"port": postbox.port}
         daemon = stack.enter_context(Daemon(root, run / "demo.toml", settings))
+        stack.enter_context(Worker(root, run / "demo.toml"))
         source = stack.enter_context(_source(daemon, home if with_cyrus else None))
-        page = DemoServer(page_port, daemon, source, crash=lambda: _crash(daemon))
+        page = DemoServer(page_port, daemon, source, crash=lambda: _crash(daemon), postbox=postbox)
         stack.enter_context(page)
         print(f"Watch a mailbox change, live:   {page.url}")
         print(f"Events come from {_ORIGIN[source.mode]}; the same in a terminal: {_TAIL}")

@@ -16,6 +16,7 @@ import smtplib
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -299,6 +300,33 @@ class Cyrus:
             ]
         )
         self.put_dav(f"/dav/calendars/user/{user}/Default/{name}.ics", "text/calendar", text, user)
+
+    def put_alarm(self, name: str, summary: str, start: datetime, user: str = ALICE) -> None:
+        """Write a calendar event whose alarm, a mail to `user`, is due ten minutes before."""
+        lines = [
+            "BEGIN:VCALENDAR",
+            "VERSION:2.0",
+            "PRODID:-//example//demo//EN",
+            "BEGIN:VEVENT",
+            f"UID:{name}",
+            "DTSTAMP:20260101T000000Z",
+            f"DTSTART:{start:%Y%m%dT%H%M%SZ}",
+            "DURATION:PT1H",
+            f"SUMMARY:{summary}",
+            "LOCATION:Café",
+            "BEGIN:VALARM",
+            "ACTION:EMAIL",
+            "TRIGGER:-PT10M",
+            f"SUMMARY:{summary}",
+            f"DESCRIPTION:{summary}",
+            f"ATTENDEE:mailto:{user}",
+            "END:VALARM",
+            "END:VEVENT",
+            "END:VCALENDAR",
+            "",
+        ]
+        path = f"/dav/calendars/user/{user}/Default/{name}.ics"
+        self.put_dav(path, "text/calendar", "\r\n".join(lines), user)
 
     def put_card(self, name: str, full_name: str, user: str = ALICE) -> None:
         """Write a card into the default address book by CardDAV; CyrusError if refused."""

@@ -237,6 +237,48 @@ function feed() {
   });
 }
 
+// --- mails -----------------------------------------------------------------------------------------
+
+let shown = null; // the number of the mail in view
+let newest = 0;
+
+function view(mail) {
+  shown = mail.number;
+  const frame = $("mail-html");
+  frame.hidden = !mail.html;
+  if (mail.html && frame.dataset.number !== String(mail.number)) {
+    frame.dataset.number = mail.number;
+    frame.src = `/mails/${mail.number}`;
+  }
+  $("mail-text").hidden = mail.html;
+  text("mail-text", mail.html ? "" : mail.text);
+  for (const button of $("mail-list").querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", button.dataset.number === String(shown));
+  }
+}
+
+async function askMails() {
+  let mails;
+  try {
+    ({ mails } = await ask("/mails"));
+  } catch { return; }
+  if (!mails.length || mails[0].number === newest) return;
+  newest = mails[0].number;
+  $("no-mails").hidden = true;
+  $("mail-box").hidden = false;
+  $("mail-list").replaceChildren(...mails.map((mail) => {
+    const button = element("button", "mail", "");
+    button.type = "button";
+    button.dataset.number = mail.number;
+    button.append(element("span", "subject", mail.subject), element("span", "to", `to ${mail.to}`));
+    button.addEventListener("click", () => view(mail));
+    const row = element("li", "", "");
+    row.append(button);
+    return row;
+  }));
+  view(mails[0]);
+}
+
 // --- buttons ---------------------------------------------------------------------------------------
 
 const MOVES = { deliver: "mail", read: "mail", calendar: "calendar", contact: "contacts" };
@@ -279,3 +321,5 @@ new Stream().open();
 feed();
 askServer();
 setInterval(askServer, 5000);
+askMails();
+setInterval(askMails, 1000);

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from demo.cyrus import ALICE, CyrusError
 from demo.daemon import Daemon
+from demo.managesieve import ManageSieveError
+from demo.postbox import Postbox, Received
 from demo.sources import ACTIONS, Nothing, Source
 
 _HERE: Final = Path(__file__).parent
@@ -36,8 +38,8 @@ class DemoServer(ThreadingHTTPServer):
     """The page for `daemon` and `source` at `port`; `with` serves it from a thread.
 
     `events_url` is where the page opens its stream: pusher itself, or a proxy before it. `crash`
-    kills pusher and starts it again; without it the page has no such button. OSError if the port
-    is taken.
+    kills pusher and starts it again; without it the page has no such button. `postbox` is where
+    notifyd's mails arrive. OSError if the port is taken.
     """
 
     daemon_threads = True
@@ -52,11 +54,13 @@ class DemoServer(ThreadingHTTPServer):
         *,
         events_url: str | None = None,
         crash: Callable[[], None] | None = None,
+        postbox: Postbox | None = None,
     ) -> None:
         self.daemon = daemon
         self.source = source
         self.events_url = events_url or daemon.events_url
         self.crash = crash
+        self.postbox = postbox
         self.closing = threading.Event()
         super().__init__(("127.0.0.1", port), _Handler)
         self.port: int = self.server_address[1]
@@ -109,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(HTTPStatus.OK, self._setup())
         elif path == "/numbers":
             self._numbers()
+        elif path == "/mails":
+            self._mails()
+        elif path.startswith("/mails/"):
+            self._mail(path.removeprefix("/mails/"))
         elif path == "/feed":
             self._feed()
         else:
@@ -130,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         except Nothing as nothing:
             self._json(HTTPStatus.CONFLICT, {"error": str(nothing)})
-        except (OSError, CyrusError) as error:
+        except (OSError, CyrusError, ManageSieveError) as error:
             self._json(HTTPStatus.BAD_GATEWAY, {"error": f"That did not work: {error}"})
         else:
             self._json(HTTPStatus.OK, {"done": action})
@@ -160,23 +168,53 @@ class _Handler(BaseHTTPRequestHandler):
         except (OSError, CyrusError) as error:
             self._json(HTTPStatus.BAD_GATEWAY, {"error": f"The server does not say: {error}"})
 
+    def _received(self) -> list[Received]:
+        return self.server.postbox.mails() if self.server.postbox is not None else []
+
+    def _mails(self) -> None:
+        mails = [
+            {
+                "number": mail.number,
+                "to": mail.recipient,
+                "subject": str(mail.message["Subject"]),
+                "html": bool(mail.body("html")),
+                "text": mail.body("plain"),
+            }
+            for mail in self._received()
+        ]
+        self._json(HTTPStatus.OK, {"mails": mails})
+
+    def _mail(self, number: str) -> None:
+        """Show one mail's HTML, for a frame of the page; it may hold nothing but its own style."""
+        for mail in self._received():
+            if str(mail.number) == number:
+                policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+                body = mail.body("html").encode()
+                self._answer(HTTPStatus.OK, body, "text/html; charset=utf-8", policy)
+                return
+        self._json(HTTPStatus.NOT_FOUND, {"error": "There is no such mail."})
+
     # --- answers ---------------------------------------------------------------------------------
 
     def _json(self, status: HTTPStatus, value: Mapping[str, object]) -> None:
         self._answer(status, json.dumps(value).encode(), "application/json")
 
-    def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
+    def _answer(
+        self, status: HTTPStatus, body: bytes, content_type: str, policy: str | None = None
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
-        parts = urlsplit(self.server.events_url)
-        allowed = f"'self' {parts.scheme}://{parts.netloc}"
-        policy = f"default-src 'self'; img-src data:; connect-src {allowed}; frame-ancestors 'none'"
-        self.send_header("Content-Security-Policy", policy)
+        self.send_header("Content-Security-Policy", policy or self._policy())
         for name, value in self._SECURITY.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def _policy(self) -> str:
+        parts = urlsplit(self.server.events_url)
+        allowed = f"'self' {parts.scheme}://{parts.netloc}"
+        return f"default-src 'self'; img-src data:; connect-src {allowed}; frame-ancestors 'none'"
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         """Keep the terminal for what the person at it should read."""

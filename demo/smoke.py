@@ -19,9 +19,10 @@ from typing import Any
 
 from demo import wire
 from demo.cyrus import ALICE, BOB
-from demo.daemon import Daemon
+from demo.daemon import Daemon, Worker
 from demo.eventsource import Block, EventStream
 from demo.ports import free_ports
+from demo.postbox import Postbox
 from demo.sources import Recorded, recording
 from demo.waiting import wait_until
 
@@ -33,10 +34,14 @@ class SmokeTest:
     """One run against a fresh pusher in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        streams, api = free_ports(2)
-        listen = {"streams": f"127.0.0.1:{streams}", "api": f"127.0.0.1:{api}"}
-        settings = {section: {"listen": address} for section, address in listen.items()}
+        self._postbox = Postbox()
+        settings: dict[str, dict[str, object]] = {
+            section: {"listen": f"127.0.0.1:{port}"}
+            for section, port in zip(("streams", "api", "notifyd"), free_ports(3), strict=True)
+        }
+        settings["smtp"] = {"port": self._postbox.port}
         self._daemon = Daemon(folder, folder / "config.toml", settings)
+        self._worker = Worker(folder, folder / "config.toml")
         self._transport = "dlist"
         self._server = Recorded(self._send)
         self._streams = ExitStack()
@@ -44,7 +49,7 @@ class SmokeTest:
     def run(self, say: Say) -> bool:
         """Make every check, say a line for each, and return whether all held."""
         all_held = True
-        with self._daemon, self._streams:
+        with self._postbox, self._daemon, self._streams:
             for promise, check in self._checks():
                 started = time.monotonic()
                 try:
@@ -54,6 +59,7 @@ class SmokeTest:
                     OSError,
                     ValueError,
                     KeyError,
+                    RuntimeError,
                     subprocess.SubprocessError,
                 ) as e:
                     all_held = False
@@ -78,6 +84,7 @@ class SmokeTest:
         yield "a reader that comes back gets what it missed at once", self._comes_back
         yield "a calendar alarm is in the queue, a job for each recipient", self._alarm
         yield "a Sieve notification is in the queue", self._sieve
+        yield "notifyd makes the mails of both, one to each recipient", self._mails
         yield "malformed input is answered, counted, and harms nothing", self._nonsense
 
     # --- sending ---------------------------------------------------------------------------------
@@ -165,7 +172,7 @@ class SmokeTest:
 
     def _alarm(self) -> None:
         self._transport = "dlist"
-        self._send(wire.event_fields(recording("alarm")[0]))
+        self._server.do("alarm")
         jobs = self._jobs("calendar_alarm", 2)
         _expect({job["account"] for job in jobs} == {ALICE}, f"the jobs are {jobs}")
 
@@ -173,15 +180,30 @@ class SmokeTest:
         self._send(recording("sieve"))
         self._jobs("sieve_notify", 1)
 
+    def _mails(self) -> None:
+        self._streams.enter_context(self._worker)
+        wait_until(lambda: len(self._postbox.mails()) >= 3, "three mails", 20)
+        mails = self._postbox.mails()
+        automatic = [str(mail.message["Auto-Submitted"]).partition(";")[0] for mail in mails]
+        _expect(
+            sorted(automatic) == ["auto-generated", "auto-generated", "auto-notified"],
+            f"they are {automatic}",
+        )
+        wait_until(lambda: not self._listed("calendar_alarm"), "the alarms to be done", 5)
+        wait_until(lambda: not self._listed("sieve_notify"), "the notification to be done", 5)
+
     def _jobs(self, kind: str, count: int) -> list[dict[str, Any]]:
+        jobs = self._listed(kind)
+        _expect(len(jobs) == count, f"{len(jobs)} jobs instead of {count}: {jobs}")
+        return jobs
+
+    def _listed(self, kind: str) -> list[dict[str, Any]]:
         queue = str(self._daemon.folder / "run" / "queue.db")
         command = ["-m", "notifyd", "queue", "list", "--json", "--kind", kind, "--queue", queue]
         done = subprocess.run(
             [sys.executable, *command], capture_output=True, check=True, text=True, timeout=20
         )
-        jobs = [json.loads(line) for line in done.stdout.splitlines()]
-        _expect(len(jobs) == count, f"{len(jobs)} jobs instead of {count}: {jobs}")
-        return jobs
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def _nonsense(self) -> None:
         wire.send_datagram(self._daemon.datagram_socket, b"nonsense")

@@ -10,14 +10,19 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from demo import wire
-from demo.cyrus import ALICE, Cyrus
+from demo.cyrus import ALICE, PASSWORD, Cyrus
+from demo.managesieve import put_active_script
 
-ACTIONS: Final = ("deliver", "read", "calendar", "contact")
+ACTIONS: Final = ("deliver", "read", "calendar", "contact", "alarm", "notify")
+_SCRIPT: Final = (
+    'require "enotify"; notify :message "New mail from $from$: $subject$"'
+    ' "mailto:alice@phone.example";'
+)
 _DATA: Final = Path(__file__).parent / "data"
 
 
@@ -64,6 +69,12 @@ class Recorded:
 
     def do(self, action: str) -> None:
         """Play one of ACTIONS."""
+        if action == "alarm":
+            self._send(wire.event_fields(_alarm_of_now(datetime.now(UTC))))
+            return
+        if action == "notify":
+            self._send(recording("sieve"))
+            return
         moves = {"deliver": "mail", "read": "mail", "calendar": "calendar", "contact": "contacts"}
         moved = moves[action]
         with self._lock:
@@ -113,6 +124,15 @@ def _again(
     return again
 
 
+def _alarm_of_now(now: datetime) -> dict[str, Any]:
+    """Return the recorded alarm for an event that begins in ten minutes."""
+    start = now + timedelta(minutes=10)
+    times = {"alarmTime": now, "start": start, "end": start + timedelta(hours=1)}
+    written = {name: f"{at:%Y%m%dT%H%M%SZ}" for name, at in times.items()}
+    event: dict[str, Any] = recording("alarm")[0]
+    return {**event, **written, "uid": f"lunch-{now.timestamp()}@example.org"}
+
+
 class RealCyrus:
     """Makes things happen in a running Cyrus; its numbers are asked from it by JMAP."""
 
@@ -133,10 +153,25 @@ class RealCyrus:
                 raise Nothing("There is no unread mail. Deliver one first.")
         elif action == "calendar":
             self._cyrus.put_event(f"lunch-{self._count}", "Lunch with Carol")
+        elif action == "alarm":
+            self._alarm()
+        elif action == "notify":
+            self._notify()
         elif action == "contact":
             self._cyrus.put_card(f"carol-{self._count}", "Carol")
         else:
             raise KeyError(action)
+
+    def _alarm(self) -> None:
+        due = int(time.time()) + 2  # an alarm that is due while the event is stored never goes off
+        start = datetime.fromtimestamp(due + 600, UTC)
+        self._cyrus.put_alarm(f"lunch-{self._count}", "Lunch with Carol", start)
+        # By itself it looks every ten seconds.
+        self._cyrus.run_as_cyrus("calalarmd", "-t", str(due + 1))
+
+    def _notify(self) -> None:
+        put_active_script(self._cyrus.sieve_port, ALICE, PASSWORD, _SCRIPT)
+        self._cyrus.deliver(subject="Lunch on Friday?", text="Shall we meet at noon?")
 
     def numbers(self) -> dict[str, int]:
         """Return what Cyrus itself has now."""

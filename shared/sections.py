@@ -324,7 +324,7 @@ class Notifyd(Section):
     """The worker on the slow jobs."""
 
     listen: ListenAddress = Field(
-        Address("127.0.0.1", 8402), description="Address of notifyd's health and metrics."
+        Address("127.0.0.1", 8403), description="Address of notifyd's health and metrics."
     )
     mail_concurrency: int = Field(
         8, ge=1, le=200, description="Jobs of one mail kind worked on at once."

@@ -194,6 +194,33 @@ async def test_a_kept_connection_that_goes_silent_means_that_the_server_is_down(
     assert await mails.send(mail("second")) == Unavailable("no answer in time at MAIL")
 
 
+@pytest.mark.parametrize("recipient", ["alice@example.org", "jörg@example.org"])
+async def test_a_server_that_leaves_with_its_first_answer_buries_no_mail(
+    server: FarEnd, mails: SmtpMailer, recipient: str
+) -> None:
+    for _ in range(20):
+        server.answers["EHLO"] = [f"250-far.example.org\r\n250 SMTPUTF8{CUT}"]
+        assert isinstance(await mails.send(mail(recipient=recipient)), Unavailable | Retry)
+    assert await mails.send(mail(recipient=recipient)) == TAKEN
+
+
+@pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA"])
+async def test_a_server_that_leaves_behind_a_good_answer_buries_no_mail(
+    server: FarEnd, mails: SmtpMailer, step: str
+) -> None:
+    server.answers[step] = [f"{354 if step == 'DATA' else 250} go on{CUT}"]
+    assert isinstance(await mails.send(mail()), Retry)
+    assert await mails.send(mail()) == TAKEN
+
+
+async def test_a_mail_taken_with_a_last_word_is_delivered(
+    server: FarEnd, mails: SmtpMailer
+) -> None:
+    server.answers["END"] = [f"250 2.0.0 Ok: queued as 4F00D{CUT}"]
+    assert [await mails.send(mail()), await mails.send(mail())] == [TAKEN] * 2
+    assert server.connections == 2
+
+
 async def test_nobody_listening_is_nobodys_fault() -> None:
     unheard = FarEnd()
     mails = mailer(section(unheard))

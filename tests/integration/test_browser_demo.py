@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from demo.eventsource import EventStream
 from demo.ports import free_ports
+from demo.postbox import Postbox
 from demo.server import DemoServer, origins
 from demo.sources import Recorded, careless_sender
 from demo.waiting import wait_until
@@ -18,6 +19,7 @@ from tests.support.browser import chromium
 from tests.support.cyrus import ALICE
 from tests.support.follower import NAMES
 from tests.support.nginx import Nginx
+from tests.support.notifyd_process import NotifydProcess, notifyd_settings
 from tests.support.pusher_process import PusherProcess
 from tests.support.streams import open_stream
 
@@ -48,11 +50,13 @@ _PLAIN = """(url) => {
 class Place:
     """A pusher, recorded events, and the page both direct and by way of nginx."""
 
-    def __init__(self, pusher: PusherProcess, nginx: Nginx, ports: list[int]) -> None:
+    def __init__(
+        self, pusher: PusherProcess, nginx: Nginx, ports: list[int], postbox: Postbox
+    ) -> None:
         self.pusher = pusher
         self.nginx = nginx
         self.source = Recorded(careless_sender(pusher.stream_socket))
-        self.direct = DemoServer(ports[0], pusher, self.source)
+        self.direct = DemoServer(ports[0], pusher, self.source, postbox=postbox)
         proxied = f"{nginx.url}/events"
         self.proxied = DemoServer(ports[1], pusher, self.source, events_url=proxied)
 
@@ -68,10 +72,22 @@ def place() -> Iterator[Place]:
     ports = free_ports(2)
     allowed = [origin for port in ports for origin in origins(port)]
     streams = {"allowed_origins": allowed, "retry_seconds": 0.5}
-    with PusherProcess({"streams": streams}) as pusher, Nginx(pusher.streams_port) as nginx:
-        place = Place(pusher, nginx, ports)
-        with place.direct, place.proxied:
-            yield place
+    with Postbox() as postbox:
+        settings: dict[str, dict[str, object]] = {
+            **notifyd_settings(),
+            "streams": streams,
+            "smtp": {"port": postbox.port},
+        }
+        with PusherProcess(settings) as pusher, Nginx(pusher.streams_port) as nginx:
+            place = Place(pusher, nginx, ports, postbox)
+            with place.direct, place.proxied:
+                yield place
+
+
+@pytest.fixture
+def notifyd(place: Place) -> Iterator[None]:
+    with NotifydProcess.beside(place.pusher):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +203,13 @@ def test_second_page_is_told_as_well(browser: Browser, place: Place) -> None:
     ("device", "width", "height"), [("desktop", 1200, 900), ("phone", 390, 844)]
 )
 def test_page_fits_phones_and_desktops_in_light_and_dark(
-    browser: Browser, place: Place, device: str, width: int, height: int, scheme: str
+    browser: Browser,
+    place: Place,
+    notifyd: None,
+    device: str,
+    width: int,
+    height: int,
+    scheme: str,
 ) -> None:
     scale = 1 if device == "desktop" else 2
     page = opened(
@@ -203,6 +225,11 @@ def test_page_fits_phones_and_desktops_in_light_and_dark(
         acted(page, place, button.click)
     wait_until(lambda: page.locator(".event").count() == 8, "the eight events in the list")
     wait_until(lambda: page.locator(".number.same").count() == 3, "the server's own numbers")
+    for action, count in (("notify", 1), ("alarm", 3)):
+        page.locator(f'[data-action="{action}"]').click()
+        wait_until(lambda: page.locator(".mail").count() == count, f"{count} mails")  # noqa: B023
+    frame = page.frame_locator("#mail-html")
+    wait_until(lambda: "Lunch with Carol" in frame.locator("body").inner_text(), "the mail")
     page.mouse.move(0, 0)
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=str(ARTIFACTS / f"demo-{device}-{scheme}.png"), full_page=True)

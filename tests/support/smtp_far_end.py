@@ -23,7 +23,7 @@ from typing import Final, Self
 from demo.ports import free_ports
 
 #: Answers that are none: say nothing until the client goes; do not even read; close; close with
-#: a reset.
+#: a reset. `CUT` after an answer closes behind it.
 STALL: Final = "(stall)"
 DEAF: Final = "(deaf)"
 CUT: Final = "(cut)"
@@ -191,9 +191,9 @@ class FarEnd:
                 )
             raise _LeftError
         if answer:
-            writer.write(answer.encode() + b"\r\n")
+            writer.write(answer.removesuffix(CUT).encode() + b"\r\n")
             await writer.drain()
-        if answer.startswith("421"):
+        if answer.startswith("421") or answer.endswith(CUT):
             raise _LeftError
         return answer[:1] in "23"
 
