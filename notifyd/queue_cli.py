@@ -131,6 +131,26 @@ def show(job_id: int, /, *, where: Where = _HERE) -> int:
 
 
 @queue_app.command
+def export(
+    *,
+    state: State | None = None,
+    kind: str | None = None,
+    account: str | None = None,
+    where: Where = _HERE,
+) -> int:
+    """Write jobs with all their content, one JSON object a line. These are private."""
+    try:
+        view = where.look()
+    except QueueError as error:
+        return _nothing_yet(error, [])
+    with closing(view):
+        listed = view.jobs(state, kind=kind, account=account)
+        found = (view.get(job.id) for job in listed)  # one at a time: they may be large
+        _write(tables.as_json(tables.whole(job)) for job in found if job is not None)
+    return os.EX_OK
+
+
+@queue_app.command
 def shape(*, state: State | None = None, where: Where = _HERE) -> int:
     """Show how many jobs of each kind have which age; buried ones only with --state buried."""
     try:

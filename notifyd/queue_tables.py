@@ -5,6 +5,7 @@ Everything shown came from outside: control characters, bidi marks included, are
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -97,6 +98,12 @@ def details(job: Job) -> dict[str, object]:
     except (ValueError, RecursionError):
         content = {"payload": None, "payload_text": _text(job.payload)}
     return {**summary(job), "key": job.key, **content}
+
+
+def whole(job: Job) -> dict[str, object]:
+    """Return all there is of a job, its attachment in base64, to be kept or read by a program."""
+    body = None if job.attachment is None else base64.b64encode(job.attachment).decode()
+    return {**details(job), "attachment": body}
 
 
 def show_lines(job: Job, now: float) -> Iterator[str]:

@@ -312,3 +312,18 @@ def test_moment_of_an_impossible_time_is_still_text() -> None:
     assert moment(0) == "1970-01-01T00:00:00+00:00"
     assert moment(float("inf")) == "inf"
     assert moment(1e300) == "1e+300"
+
+
+def test_export_writes_everything_of_each_job(filled: Path, command: Command) -> None:
+    done = command("export")
+    assert done.code == 0
+    assert [job["id"] for job in done.objects] == [1, 2, 3, 4]
+    assert [job["attachment"] for job in done.objects] == [None, "bW1tbW0=", None, None]
+    assert done.objects[0]["payload"] == {"v": 1, "summary": "Lunch"}
+    assert done.objects[0]["key"] == "key-1"
+    assert [job["id"] for job in command("export", "--state", "buried").objects] == [1]
+    assert "\x1b" not in done.out
+
+
+def test_export_of_no_queue_is_empty(command: Command) -> None:
+    assert command("export").out == ""
