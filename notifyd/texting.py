@@ -8,9 +8,11 @@ that it knows nothing of it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
+from weakref import WeakValueDictionary
 
 from notifyd.compose.sieve_notify import SmsText
 from notifyd.sms import FateUnknown, Sent, SmsProvider
@@ -33,9 +35,16 @@ class Texter:
         self._provider = provider
         self._ledger = ledger
         self._wall = wall
+        #: By number and text: who looks one up must not meet another that is just being sent and
+        #: not yet written down, or two jobs would claim one SMS.
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, key: str, account: str, sms: SmsText) -> Outcome:
         """Send the SMS of the job `key` at the account's expense, or say what became of it."""
+        async with self._turns.setdefault((sms.number, sms.text), asyncio.Lock()):
+            return await self._send_or_clear_up(key, account, sms)
+
+    async def _send_or_clear_up(self, key: str, account: str, sms: SmsText) -> Outcome:
         taken = await self._ledger.reserve(key, account, sms.number, sms.segments, self._wall())
         match taken.verdict:
             case Verdict.NEW | Verdict.RESERVED:
