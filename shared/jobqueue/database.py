@@ -224,6 +224,8 @@ class Database:
         connection.execute("PRAGMA wal_autocheckpoint = 100")
         connection.execute("PRAGMA journal_size_limit = 1048576")
         connection.execute("PRAGMA foreign_keys = ON")
+        # What a statement sets aside while it runs must not meet a full disk elsewhere.
+        connection.execute("PRAGMA temp_store = MEMORY")
         if self._max_bytes is not None:
             pages = self._max_bytes // _pragma(connection, "page_size")
             connection.execute(f"PRAGMA max_page_count = {pages}")

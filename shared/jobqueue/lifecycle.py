@@ -12,6 +12,7 @@ from shared.errors import QueueError
 from shared.jobqueue import failures
 from shared.jobqueue.attachment import Attachment, cut, take_over
 from shared.jobqueue.database import Database, used_bytes
+from shared.jobqueue.inserting import NewRow, insert, new_row
 from shared.jobqueue.job import (
     Bury,
     Defer,
@@ -20,7 +21,6 @@ from shared.jobqueue.job import (
     NewJob,
     Recovered,
     Settlement,
-    digest,
 )
 from shared.jobqueue.room import BALLAST_BYTES, Ballast, free_bytes
 from shared.jobqueue.settling import settle
@@ -32,14 +32,6 @@ MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 _PURGE_ROWS: Final = 10_000
 _VACUUM_PAGES: Final = 1_000
 
-_INSERT_SQL: Final = """
-    INSERT INTO jobs (kind, key, account, payload, created_at, age_from, due_at,
-                      attachment_bytes, attachment_truncated, attachment_error)
-    SELECT :kind, :key, :account, :payload, :now, :now, :due_at,
-           :attachment_bytes, :attachment_truncated, :attachment_error
-    WHERE NOT EXISTS (SELECT 1 FROM done_keys WHERE digest = :digest)
-      AND NOT EXISTS (SELECT 1 FROM jobs WHERE kind = :kind AND key = :key)
-"""
 _DUE_SQL: Final = f"""
     SELECT due_at, id FROM jobs WHERE {READY_SQL} AND kind = :kind AND due_at <= :now
     ORDER BY due_at, id LIMIT :limit
@@ -104,13 +96,13 @@ class JobQueue(OperatorQueue):
         Files named by `attachment_path` are read first.
         """
         rows = [self._row(job, now) for job in jobs]
-        incoming = sum(_size(row) for row in rows)
+        incoming = sum(row.cost_bytes for row in rows)
         self._refuse_on_full_disk(incoming)
 
         def work(connection: sqlite3.Connection) -> list[bool]:
             if used_bytes(connection) + incoming > self._max_bytes:
                 raise QueueError(failures.QUEUE_FULL, f"limit {self._max_bytes} bytes")
-            return [_insert(connection, row) for row in rows]
+            return insert(connection, rows, now)
 
         added = self._database.write(work, last_reserve=False)
         self._ballast.ensure(self._min_free_bytes)
@@ -252,25 +244,10 @@ class JobQueue(OperatorQueue):
                 failures.DISK_FULL, f"{free} bytes free, {self._min_free_bytes} must stay"
             )
 
-    def _row(self, job: NewJob, now: float) -> dict[str, object]:
+    def _row(self, job: NewJob, now: float) -> NewRow:
         if len(job.payload) > MAX_PAYLOAD_BYTES:
             raise QueueError(failures.TOO_BIG, f"payload of {len(job.payload)} bytes")
-        taken = self._attachment(job)
-        with failures.translated():
-            known_by = digest(job.kind, job.key)
-        return {
-            "kind": job.kind,
-            "key": job.key,
-            "account": job.account,
-            "payload": job.payload,
-            "now": now,
-            "due_at": now if job.due_at is None else job.due_at,
-            "digest": known_by,
-            "attachment": taken.body,
-            "attachment_bytes": None if taken.body is None else len(taken.body),
-            "attachment_truncated": int(taken.truncated),
-            "attachment_error": taken.error,
-        }
+        return new_row(job, self._attachment(job), now)
 
     def _attachment(self, job: NewJob) -> Attachment:
         if job.attachment is not None:
@@ -278,24 +255,6 @@ class JobQueue(OperatorQueue):
         if job.attachment_path is not None:
             return take_over(job.attachment_path, self._max_attachment_bytes)
         return Attachment()
-
-
-def _size(row: Mapping[str, object]) -> int:
-    parts = (row["payload"], row["attachment"])
-    # Generous for the row, its two index entries and half-filled pages.
-    return 512 + sum(len(part) for part in parts if isinstance(part, bytes))
-
-
-def _insert(connection: sqlite3.Connection, row: Mapping[str, object]) -> bool:
-    cursor = connection.execute(_INSERT_SQL, row)
-    if cursor.rowcount != 1:
-        return False
-    if row["attachment"] is not None:
-        connection.execute(
-            "INSERT INTO attachments (job_id, body) VALUES (?, ?)",
-            (cursor.lastrowid, row["attachment"]),
-        )
-    return True
 
 
 def _claim(connection: sqlite3.Connection, claim: Mapping[str, object]) -> list[Job]:

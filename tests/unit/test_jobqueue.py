@@ -77,6 +77,33 @@ class TestKeys:
         assert queue.enqueue([new("b")], NOW + 1) == [False]
         assert len(take(queue, now=NOW + 2)) == 2
 
+    def test_many_jobs_keep_order_attachments_and_answers_whatever_is_known(
+        self, queue: JobQueue
+    ) -> None:
+        queue.enqueue([new("50"), new("90")], NOW)
+        queue.finish(take_one(queue).id, "w1", NOW)
+        keys = [str(number % 100) for number in range(190)]
+        jobs = [new(key, attachment=key.encode() if key.endswith("7") else None) for key in keys]
+
+        answers = queue.enqueue(jobs, NOW + 1)
+
+        assert answers == [number < 100 and number not in (50, 90) for number in range(190)]
+        stored = take(queue, 200, NOW + 1)
+        order = ["90", *(str(number) for number in range(100) if number not in (50, 90))]
+        assert [job.key for job in stored] == order
+        assert all(
+            job.attachment == (job.key.encode() if job.key.endswith("7") else None)
+            for job in stored
+        )
+
+    def test_many_jobs_are_few_statements_as_each_may_wait_for_a_busy_event_loop(
+        self, queue: JobQueue
+    ) -> None:
+        statements: list[str] = []
+        queue._database._connected().set_trace_callback(statements.append)
+        queue.enqueue([new(str(number)) for number in range(256)], NOW)
+        assert len(statements) <= 10
+
     def test_same_key_is_known_while_it_is_worked_on(self, queue: JobQueue) -> None:
         queue.enqueue([new()], NOW)
         take_one(queue)
