@@ -33,7 +33,8 @@ from shared.config import Config
 from shared.errors import ConfigError, StoreError
 from shared.http import application, health
 from shared.http.serving import serve as serve_http
-from shared.jobqueue import JobQueue, NewJob
+from shared.jobqueue import NewJob
+from shared.jobqueue.configured import open_configured
 from shared.log import configure as configure_log
 from shared.retry import RetryPolicy
 from shared.store import Store, failures
@@ -69,7 +70,7 @@ class App:
         self._path = path
         self._stopping = asyncio.Event()
         self._store_problem = ""
-        self._queue = _queue(config)
+        self._queue = open_configured(config.queue)
         closing.callback(self._queue.close)
         self._store = Store(config.store, deadline=asyncio.timeout)
         closing.push_async_callback(self._store.close)
@@ -215,15 +216,6 @@ class App:
             results={f"{kind} {what}": n for (kind, what), n in self._worker.results.items()},
             not_ready=self.not_ready(),
         )
-
-
-def _queue(config: Config) -> JobQueue:
-    return JobQueue.open(
-        config.queue.path,
-        min_free_bytes=config.queue.min_free_bytes,
-        max_bytes=config.queue.max_bytes,
-        max_attachment_bytes=config.queue.max_message_bytes,
-    )
 
 
 def _listener(config: Config) -> socket.socket:

@@ -41,7 +41,8 @@ from shared.config import Config
 from shared.errors import ConfigError
 from shared.http import application, health
 from shared.http.serving import serve as serve_http
-from shared.jobqueue import JobQueue, QueueWriter
+from shared.jobqueue import QueueWriter
+from shared.jobqueue.configured import open_configured
 from shared.log import Limited
 from shared.log import configure as configure_log
 
@@ -95,38 +96,61 @@ class App:
     def _build(self) -> None:
         config = self._config
         authenticator = auth.load(config.auth)
-        limit = _descriptor_limit()
+        self._descriptor_limit = _descriptor_limit()
         self._hub = Hub(HubSettings())
         self._closing.callback(self._hub.reactor.close)
         self._journal = Journal(config.snapshot_path)
         self._table = ModseqTable(config.state.max_accounts)
         intake_sockets, self._sockets_outlive_us = self._intake_sockets()
         self._restore()
+        self._build_streams()
+        self._build_intake(*intake_sockets)
+        self._build_listeners(authenticator)
+        self._hub.reactor.after_round.append(self._publisher.flush)
+        self._apply(config)
+        for address in self._passed.unused:
+            log.warning("socket_unused", address=address)
+
+    def _build_streams(self) -> None:
+        """Make what tells readers: the hub or the processes with one each, and the publisher."""
+        section = self._config.streams
         self._settings = self._hub.settings
         self._shards: Shards | None = None
-        if config.streams.processes > 1:
-            self._shards = Shards(config.streams.processes, self._hub.reactor, self._settings)
+        if section.processes > 1:
+            self._shards = Shards(section.processes, self._hub.reactor, self._settings)
             self._closing.callback(self._shards.close)
         self._outlet: Hub | Shards = self._hub if self._shards is None else self._shards
         self._publisher = Publisher(
             self._table,
             self._outlet,
-            retry_seconds=config.streams.retry_seconds,
-            most_per_account=config.streams.max_connections_per_account,
+            retry_seconds=section.retry_seconds,
+            most_per_account=section.max_connections_per_account,
         )
-        queue = JobQueue.open(
-            config.queue.path,
-            min_free_bytes=config.queue.min_free_bytes,
-            max_bytes=config.queue.max_bytes,
-            max_attachment_bytes=config.queue.max_message_bytes,
-        )
+
+    def _build_intake(self, stream: socket.socket | None, datagram: socket.socket | None) -> None:
+        """Make what takes events: the sockets' reader, the dispatcher, the queue it fills."""
+        section = self._config.intake
+        queue = open_configured(self._config.queue)
         self._closing.callback(queue.close)
         self._writer = QueueWriter(queue, clock=time.time, hop=self._hop)
         self._tap = Tap()
-        self._plugins = plugins.load(config.plugins.enabled)
+        self._plugins = plugins.load(self._config.plugins.enabled)
         self._dispatcher = Dispatcher(
             self._publisher, self._writer, self._tap, limited=self._limited
         )
+        self._intake = Intake(
+            self._hub.reactor,
+            self._dispatcher,
+            stream=stream,
+            datagram=datagram,
+            max_bytes=section.max_bytes,
+            idle_seconds=section.idle_seconds,
+        )
+        self._closing.callback(self._intake.close)
+
+    def _build_listeners(self, authenticator: auth.Authenticator) -> None:
+        """Make what answers on the network: new streams, the API, and the tail's socket."""
+        config = self._config
         self._doorkeeper = Doorkeeper(
             self._hub.reactor,
             self._passed.tcp(config.streams.listen, for_streams=True),
@@ -136,16 +160,6 @@ class App:
             tls=_tls_context(config),
         )
         self._closing.callback(self._doorkeeper.close)
-        self._intake = Intake(
-            self._hub.reactor,
-            self._dispatcher,
-            stream=intake_sockets[0],
-            datagram=intake_sockets[1],
-            max_bytes=config.intake.max_bytes,
-            idle_seconds=config.intake.idle_seconds,
-        )
-        self._closing.callback(self._intake.close)
-        self._hub.reactor.after_round.append(self._publisher.flush)
         self._api_socket = self._passed.tcp(config.api.listen)
         self._api_socket.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _API_USER_TIMEOUT_MILLISECONDS
@@ -164,10 +178,6 @@ class App:
             writer=self._writer,
             version=version(),
         )
-        self._descriptor_limit = limit
-        self._apply(config)
-        for address in self._passed.unused:
-            log.warning("socket_unused", address=address)
 
     def _intake_sockets(
         self,
@@ -196,7 +206,13 @@ class App:
             return None
 
     def _restore(self) -> None:
-        restored = self._journal.load()
+        try:
+            restored = self._journal.load()
+        except OSError as error:
+            # Streams do not need it: readers that come back are told to resync, as after a crash.
+            self._problems["snapshot"] = f"snapshot cannot be read: {error.strerror}"
+            log.error("snapshot_unreadable", error=str(error))
+            return
         gapless = restored.gapless and self._sockets_outlive_us
         self._table.restore(restored.records.items(), gapless=gapless)
         if not gapless and restored.records:
