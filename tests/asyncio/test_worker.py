@@ -83,7 +83,6 @@ class World:
                     self.worker.wake()
                 await asyncio.sleep(0.002)
 
-
     async def probe(self, service: Service) -> None:
         """Let the time pass after which a lane that is down tries again, and see it try."""
         tried = len(service.seen)

@@ -15,10 +15,10 @@ from email.message import EmailMessage
 
 import pytest
 
+from demo.managesieve import put_active_script
 from demo.waiting import wait_until
 from shared.jobqueue import QueueView
 from tests.support.cyrus import ALICE, BOB, PASSWORD, CyrusServer
-from demo.managesieve import put_active_script
 from tests.support.notifyd_process import NotifydProcess, notifyd_settings
 from tests.support.postfix import PostfixServer
 from tests.support.postgres import PostgresServer
