@@ -106,8 +106,8 @@ class FarEnd:
                 self.requests.append(request)
                 if not await self._answer(request, writer):
                     break
-        except (ConnectionError, asyncio.CancelledError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # such as a client that was killed in the midst of a request
         finally:
             self._tasks.discard(task)
             writer.close()
