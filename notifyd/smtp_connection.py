@@ -16,6 +16,7 @@ from aiosmtplib import (
     SMTPAuthenticationError,
     SMTPException,
     SMTPResponseException,
+    SMTPServerDisconnected,
 )
 
 from notifyd.compose.transfer import Transfer, refusal, said
@@ -87,6 +88,8 @@ async def _open(client: SMTP) -> None:
         await client.connect()
         if client.is_ehlo_or_helo_needed:
             await client.ehlo()
+        if client.transport is None:  # it can have ended together with its answer
+            raise SMTPServerDisconnected("connection lost")
     except BaseException:
         client.close()
         raise
@@ -101,6 +104,7 @@ class Connection:
         self._timeout_seconds = timeout_seconds
         # The library forgets it when it closes, and closes only what the server has taken.
         self._transport = client.transport
+        self._takes_utf8 = client.supports_extension("smtputf8")
         self._is_used = False
         self._must_reset = False
 
@@ -114,7 +118,7 @@ class Connection:
 
         Raises StaleError if this is not the first mail on it and the server had gone.
         """
-        if mail.is_international and not self._client.supports_extension("smtputf8"):
+        if mail.is_international and not self._takes_utf8:
             return Rejected("no SMTPUTF8 at the server")
         was_used, self._is_used = self._is_used, True
         step = "MAIL"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ from tests.support.pusher_process import short_folder
 _DAEMONS: Final = Path("/usr/lib/postfix/sbin")
 _START_SECONDS: Final = 20.0
 _NOBODY: Final = 65534
+_QUEUES: Final = ("maildrop", "incoming", "active", "deferred")
 
 _MAIN: Final = {
     "compatibility_level": "3.6",
@@ -185,10 +187,8 @@ class PostfixServer:
 
     def is_idle(self) -> bool:
         """Whether nothing is in its queue: what was taken is delivered."""
-        queues = ("maildrop", "incoming", "active", "deferred")
-        return not any(
-            path.is_file() for name in queues for path in (self.folder / "queue" / name).rglob("*")
-        )
+        queues = (self.folder / "queue" / name for name in _QUEUES)
+        return not any(_is_taken(path) for queue in queues for path in queue.rglob("*"))
 
     def _delivered(self) -> list[Path]:
         return list((self.folder / "mail" / "all" / "new").glob("*"))
@@ -255,6 +255,15 @@ class PostfixServer:
             self._end(signal.SIGKILL)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether it is a whole mail: executable. What a killed process left is not, and stays."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IXUSR)
 
 
 def _children(pid: int) -> list[int]:
