@@ -177,7 +177,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield server.new_database()
 
 
-@pytest.mark.parametrize(("url", "kills"), [("postgresql", 60), ("sqlite", 9)], indirect=["url"])
+@pytest.mark.parametrize(("url", "kills"), [("postgresql", 48), ("sqlite", 12)], indirect=["url"])
 def test_killed_under_load_everything_promised_happens_once(
     url: str, kills: int, tmp_path: Path
 ) -> None:

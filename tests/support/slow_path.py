@@ -168,8 +168,8 @@ def with_store(url: str, work: Callable[[Store], Awaitable[T]]) -> T:
     return asyncio.run(opened())
 
 
-def let_grace_pass(url: str, path: Path, now: float) -> None:
-    """Let the minute pass in which a provider's list may lack what it took, and all other waits.
+def let_grace_pass(url: str, path: Path, now: float, seconds: float = 60.0) -> None:
+    """Let the time pass in which a provider's list may lack what it took, and all other waits.
 
     For far ends that list at once what they took. Instead of our clock going on, what was noted
     goes back.
@@ -179,7 +179,7 @@ def let_grace_pass(url: str, path: Path, now: float) -> None:
 
         async with store.database.writing() as connection:
             change = update(sms_sends).where(sms_sends.c.state == "unknown")
-            await connection.execute(change.values(settled_at=sms_sends.c.settled_at - 60))
+            await connection.execute(change.values(settled_at=sms_sends.c.settled_at - seconds))
 
     with_store(url, earlier)
     with closing(JobQueue.open(path, min_free_bytes=0)) as queue:
