@@ -88,6 +88,7 @@ class QueueWriter:
         # All below are guarded by _wake.
         self._waiting: deque[_Submission] = deque()
         self._waiting_bytes = 0
+        self._backlog = 0
         self._closing = False
         self._state = WriterState()
         self._thread = threading.Thread(target=self._run, name="queue-writer", daemon=True)
@@ -96,7 +97,7 @@ class QueueWriter:
     def state(self) -> WriterState:
         """A snapshot; never blocks for longer than a few instructions."""
         with self._wake:
-            return self._state
+            return replace(self._state, backlog=self._backlog)
 
     def start(self) -> None:
         """Start the thread."""
@@ -127,7 +128,7 @@ class QueueWriter:
             if refused is None:
                 self._waiting.append(submission)
                 self._waiting_bytes += submission.cost_bytes
-                self._state = replace(self._state, backlog=self._state.backlog + len(jobs))
+                self._backlog += len(jobs)
                 self._wake.notify()
             else:
                 self._state = replace(self._state, refused=self._state.refused + len(jobs))
@@ -137,8 +138,8 @@ class QueueWriter:
     def _refusal(self, submission: _Submission) -> QueueError | None:
         if self._closing:
             return QueueError(failures.CLOSED)
-        if self._state.backlog + len(submission.jobs) > self._max_backlog:
-            return QueueError(failures.OVERLOADED, f"{self._state.backlog} jobs wait for the disk")
+        if self._backlog + len(submission.jobs) > self._max_backlog:
+            return QueueError(failures.OVERLOADED, f"{self._backlog} jobs wait for the disk")
         if self._waiting and self._waiting_bytes + submission.cost_bytes > _MAX_BACKLOG_BYTES:
             return QueueError(failures.OVERLOADED, f"{self._waiting_bytes} bytes wait for the disk")
         return None
@@ -213,9 +214,9 @@ class QueueWriter:
     def _accept(self, batch: list[_Submission], added: int) -> None:
         total = _count(batch)
         with self._wake:
+            self._backlog -= total
             self._state = replace(
                 self._state,
-                backlog=self._state.backlog - total,
                 stored=self._state.stored + added,
                 repeated=self._state.repeated + total - added,
                 last_error="",
@@ -233,11 +234,8 @@ class QueueWriter:
     def _refuse(self, batch: list[_Submission], error: QueueError) -> None:
         total = _count(batch)
         with self._wake:
-            self._state = replace(
-                self._state,
-                backlog=self._state.backlog - total,
-                refused=self._state.refused + total,
-            )
+            self._backlog -= total
+            self._state = replace(self._state, refused=self._state.refused + total)
         if error.reason not in _JOBS_OWN_FAULT:
             self._note(error)
         self._answer(batch, error)
