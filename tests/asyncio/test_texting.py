@@ -19,7 +19,17 @@ from shared.outcome import Delivered, Gone, Outcome, Rejected, Retry, Unavailabl
 from shared.sections import Store as StoreSection
 from shared.store import SendState, Store
 from shared.store.migrate import migrate
-from tests.support.played_sms import ALICE, CREDIT, KEY, NUMBER, SMS, Crashes, Provider, World
+from tests.support.played_sms import (
+    ALICE,
+    CREDIT,
+    KEY,
+    NUMBER,
+    SMS,
+    Crashes,
+    Provider,
+    World,
+    no_answer,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -93,7 +103,7 @@ async def test_what_is_refused_for_good_is_refunded(world: World) -> None:
 
 
 async def test_a_store_that_fails_before_the_request_sends_nothing(world: World) -> None:
-    world.store.database._deadline = lambda _: asyncio.timeout(0)
+    world.store.database._deadline = no_answer
     with pytest.raises(StoreError):
         await world.send()
     assert world.provider.trace == []

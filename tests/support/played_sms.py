@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,14 @@ ALICE, NUMBER, KEY = "alice@example.org", "+15105550101", "job"
 SMS = SmsText(NUMBER, "Post: Rechnung", 3)
 #: What the provider counts, one less than we did.
 UNITS = 2
+
+
+@asynccontextmanager
+async def no_answer(seconds: float) -> AsyncIterator[None]:
+    """As the deadline of a database: it has passed, whatever is asked."""
+    if seconds > 0:
+        raise TimeoutError
+    yield
 
 
 class CrashError(BaseException):
