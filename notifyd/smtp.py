@@ -79,7 +79,7 @@ class SmtpMailer:
         #: Connections that wait for a mail, the one used last at the end, each with its end.
         self._idle: dict[Connection, asyncio.TimerHandle] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._own_name = ""
+        self._own_name = login.section.hello_name or ""
         #: When it was last found out, in the loop's seconds, that the server is down, and why.
         self._down_at, self._down = _NEVER, Unavailable("")
         self._is_closed = False

@@ -405,6 +405,11 @@ class Smtp(Section):
     )
     user: str | None = Field(None, description="Login name; absent: no login.")
     password_file: SecretFile | None = Field(None, description="File with its password.")
+    hello_name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9.:\[\]-]+$",
+        description="What we call ourselves (EHLO); absent: this machine's full name.",
+    )
     connections: int = Field(4, ge=1, le=100, description="Most connections kept to the server.")
     timeout_seconds: float = Field(
         30.0, gt=0, le=600, description="The server must answer each step within this long."

@@ -465,6 +465,14 @@ async def test_a_sender_goes_into_the_envelope(server: FarEnd, mails: SmtpMailer
     assert name
 
 
+async def test_we_call_ourselves_what_is_configured(server: FarEnd) -> None:
+    section = Smtp(port=server.port, hello_name="push.example.org")
+    mails = SmtpMailer(Login(section, None, None))
+    await mails.send(mail())
+    await mails.close()
+    assert server.parameters("EHLO") == ["push.example.org"]
+
+
 # --- TLS and login -------------------------------------------------------------------------------
 
 
