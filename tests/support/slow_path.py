@@ -135,7 +135,7 @@ def marks_of_sms(far: FarEnd) -> list[str]:
 def counts(path: Path) -> dict[tuple[str, str], int]:
     """How many jobs are in the queue, by kind and state."""
     with closing(QueueView.open_read_only(path)) as view:
-        return dict(view.counts())
+        return {(kind, state): number for (kind, state), number in view.counts().items()}
 
 
 def buried(path: Path) -> list[str]:
