@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import intake, report, servers, streams
+from bench import durable, intake, report, servers, streams
 from bench.report import Figure
 from bench.rounds import Options, note
 
@@ -13,6 +13,7 @@ Bench = Callable[[Options], Iterator[Figure]]
 BENCHES: dict[str, dict[str, Bench]] = {
     "streams": streams.SCENARIOS,
     "intake": intake.SCENARIOS,
+    "queue": durable.SCENARIOS,
 }
 
 
@@ -43,7 +44,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="bin/bench", description="Benchmarks beside their peers; see bench/README.md."
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="streams, intake, or one scenario: streams.fan"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="streams, intake, queue, or one scenario: streams.fan",
     )
     parser.add_argument("--quick", action="store_true", help="shorter phases, two rounds")
     parser.add_argument("--rounds", type=int, help="rounds of servers in turn (4; quick: 2)")

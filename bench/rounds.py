@@ -2,8 +2,9 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bench import servers
 from bench.report import Figure, Target, compare
@@ -60,19 +61,35 @@ def in_turn(
     bench: str, rounds: int, recipes: Sequence[Recipe], measure: Callable[[Server], Sample]
 ) -> Results:
     """Measure each server once per round; a failure is told on stderr and leaves a gap."""
-    samples: dict[str, list[Sample]] = {recipe.name: [] for recipe in recipes}
+    takes = {recipe.name: partial(_measured, recipe, measure) for recipe in recipes}
+    return taking_turns(bench, rounds, takes)
+
+
+def taking_turns(
+    bench: str, rounds: int, contenders: Mapping[str, Callable[[], Sample]]
+) -> Results:
+    """Have each contender measured once per round; an exception is told and leaves a gap."""
+    samples: dict[str, list[Sample]] = {name: [] for name in contenders}
     for number in range(rounds):
-        for recipe in recipes:
-            sample = _measured(recipe, measure)
-            samples[recipe.name].append(sample)
+        for name, measure in contenders.items():
+            sample = _told(name, measure)
+            samples[name].append(sample)
             shown = "  ".join(f"{key} {value:.4g}" for key, value in sample.items())
-            note(f"{bench} {number + 1}/{rounds} {recipe.name}: {shown or 'failed'}")
+            note(f"{bench} {number + 1}/{rounds} {name}: {shown or 'failed'}")
     return Results(bench, samples)
 
 
 def note(text: str) -> None:
     """Tell whoever watches."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _told(name: str, measure: Callable[[], Sample]) -> Sample:
+    try:
+        return measure()
+    except Exception:  # a benchmark reports what it can
+        note(f"{name}: {traceback.format_exc()}")
+    return {}
 
 
 def _alive(server: Server, measure: Callable[[Server], Sample]) -> Sample:
