@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
-from shared.jobqueue.room import free_bytes
 from tests.support.black_hole import BlackHole
 from tests.support.lone_notifyd import Scene, lone_notifyd
 from tests.support.postgres import PostgresServer
@@ -285,50 +283,3 @@ def test_a_database_that_stands_still_in_transactions_loses_and_doubles_nothing(
         assert sorted(scene.sms_marks) == sorted(marks), "each once"
         audit = scene.audit()
         assert (audit.total, audit.sent) == (1000, len(marks))
-
-
-# --- the queue's disk -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=12M", "tmpfs", str(place)]
-    subprocess.run(command, check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-def fill(hog: Path) -> None:
-    """Take what is left, to the last block."""
-    with hog.open("ab", buffering=0) as file, suppress(OSError):
-        while file.write(b"x" * 4096):
-            pass
-
-
-def test_on_a_full_disk_what_is_sent_is_settled_and_all_goes_on_when_there_is_room(
-    disk: Path, tmp_path: Path
-) -> None:
-    queue: Settings = {"queue": {"path": str(disk / "queue.db"), "min_free_bytes": 2 << 20}}
-    with lone_notifyd(f"sqlite:///{tmp_path}/state.db", tmp_path, more=queue) as scene:
-        scene.background.run(scene.mails.stop)
-        mails = [f"full{number}" for number in range(100)]
-        scene.put(*map(sieve_mail_job, mails))
-        scene.wait_until_said("sieve_notify: no connection")
-        fill(disk / "hog")
-        assert free_bytes(disk) == 0
-        scene.background.run(scene.mails.start)
-        scene.wait_for(lambda: len(scene.mail_marks) == len(mails), "all mails", 20)
-        scene.wait_until_done()
-        assert not (disk / "queue.db.ballast").exists(), "the last reserve was for this"
-        assert sorted(scene.mail_marks) == sorted(mails), "each once"
-
-        (disk / "hog").unlink()
-        scene.put(sieve_mail_job("after"))
-        scene.wait_for(lambda: "after" in scene.mail_marks, "the next mail")
-        scene.wait_until_ready()
-        scene.wait_for((disk / "queue.db.ballast").exists, "a new reserve", 10)
