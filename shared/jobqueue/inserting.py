@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from shared.jobqueue import failures
 from shared.jobqueue.attachment import Attachment
 from shared.jobqueue.job import NewJob, digest
 
@@ -34,9 +33,7 @@ class NewRow(NamedTuple):
 
 
 def new_row(job: NewJob, taken: Attachment, now: float) -> NewRow:
-    """Return `job` with its attachment as a row; QueueError for a key that cannot be stored."""
-    with failures.translated():
-        known_by = digest(job.kind, job.key)
+    """Return `job` with its attachment as a row; UnicodeError for a key that cannot be stored."""
     size = None if taken.body is None else len(taken.body)
     values = (
         job.kind,
@@ -47,7 +44,7 @@ def new_row(job: NewJob, taken: Attachment, now: float) -> NewRow:
         size,
         int(taken.truncated),
         taken.error,
-        known_by,
+        digest(job.kind, job.key),
     )
     cost = 512 + len(job.payload) + (size or 0)
     return NewRow(values, (job.kind, job.key), taken.body, cost)

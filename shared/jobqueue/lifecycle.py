@@ -95,7 +95,8 @@ class JobQueue(OperatorQueue):
 
         Files named by `attachment_path` are read first.
         """
-        rows = [self._row(job, now) for job in jobs]
+        with failures.translated():
+            rows = [self._row(job, now) for job in jobs]
         incoming = sum(row.cost_bytes for row in rows)
         self._refuse_on_full_disk(incoming)
 

@@ -146,13 +146,14 @@ class QueueWriter:
 
     def _cost_bytes(self, jobs: Sequence[NewJob]) -> int:
         """Return what the jobs will take in memory when committed; files are not read yet."""
-        spooled = self._queue.max_attachment_bytes
-        return sum(
-            len(job.payload)
-            + (len(job.attachment) if job.attachment is not None else 0)
-            + (spooled if job.attachment_path is not None else 0)
-            for job in jobs
-        )
+        cost = 0
+        for job in jobs:
+            cost += len(job.payload)
+            if job.attachment is not None:
+                cost += len(job.attachment)
+            elif job.attachment_path is not None:
+                cost += self._queue.max_attachment_bytes
+        return cost
 
     def _run(self) -> None:
         try:
