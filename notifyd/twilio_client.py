@@ -124,14 +124,17 @@ class TwilioSms:
         except (TwilioException, ValueError, TypeError, AttributeError, RecursionError):
             return _not_told()
         wanted = _comparable(text)
-        return [
+        ours = [
             _sent(message)
             for message in reversed(found)
             if message.sid
-            and (message.date_created is None or message.date_created >= since)
+            and _is_since(message, since)
             and self._is_ours(message)
             and _comparable(message.body or "").endswith(wanted)
         ]
+        if not ours and len(found) >= _MOST_LOOKED_AT and _is_since(found[-1], since):
+            return Retry("too many SMS to that number to look through")
+        return ours
 
     async def close(self) -> None:
         """Leave the provider."""
@@ -215,6 +218,10 @@ def _not_told() -> Retry | Unavailable:
     if answer.status == 429:
         return Retry("HTTP 429", answer.after)
     return Unavailable(f"HTTP {answer.status}")
+
+
+def _is_since(message: MessageInstance, moment: datetime) -> bool:
+    return message.date_created is None or bool(message.date_created >= moment)
 
 
 def _sent(message: MessageInstance) -> Sent:

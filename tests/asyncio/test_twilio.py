@@ -232,6 +232,18 @@ async def test_a_look_up_finds_nothing_of_others(token: Path) -> None:
         assert await looked_up(far, token, sender=SERVICE) == [Sent(far.ledger[3].sid, 1)]
 
 
+@pytest.mark.parametrize(("minutes", "ends"), [(0, False), (10, True)])
+async def test_a_list_cut_short_does_not_say_that_it_was_never_sent(
+    token: Path, minutes: int, ends: bool
+) -> None:
+    """Among more SMS to one number than a look-up reads, the one asked for may be beyond."""
+    async with FarEnd(age=timedelta(minutes=minutes)) as far:
+        for number in range(250):
+            far.take(TO, f"number {number}", {"From": FROM})
+        found = await looked_up(far, token)
+        assert found == [] if ends else isinstance(found, Retry)
+
+
 async def test_a_look_up_reads_all_pages(token: Path) -> None:
     async with FarEnd() as far:
         wanted = far.take(TO, TEXT, {"From": FROM})
