@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import durable, intake, report, servers, streams
+from bench import durable, intake, mails, report, servers, streams
 from bench.report import Figure
 from bench.rounds import Options, note
 
@@ -14,6 +14,7 @@ BENCHES: dict[str, dict[str, Bench]] = {
     "streams": streams.SCENARIOS,
     "intake": intake.SCENARIOS,
     "queue": durable.SCENARIOS,
+    "notifyd": mails.SCENARIOS,
 }
 
 
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="streams, intake, queue, or one scenario: streams.fan",
+        help="streams, intake, queue, notifyd, or one scenario: streams.fan",
     )
     parser.add_argument("--quick", action="store_true", help="shorter phases, two rounds")
     parser.add_argument("--rounds", type=int, help="rounds of servers in turn (4; quick: 2)")
