@@ -135,10 +135,9 @@ class Dispatcher:
             return
         self._event(event)
 
-    def take_modseq(self, message: Buffer) -> None:
-        """Do what `take_event` does, given a MailboxModseq."""
-        if self._wants_sample or self._watching or not self._take_short(message):
-            self.take_event(message)
+    def take_short(self, message: Buffer) -> bool:
+        """Act on a MailboxModseq if it is as most of them are; False if it is not."""
+        return not (self._wants_sample or self._watching) and self._take_short(message)
 
     def _take_whole(self, message: bytes) -> None:
         """Act on an event that somebody wants to see, that is odd, or that is a sample."""

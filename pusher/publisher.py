@@ -143,6 +143,7 @@ class Publisher:
         moved = self.shortcut.moved
         if moved:
             self.shortcut.moved = {}
+            self.table.unsaved.update(moved)
             self.outlet.publish_moved(moved, self.table)
         if self._moved_shared:
             self._flush_shared()

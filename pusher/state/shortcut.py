@@ -34,7 +34,7 @@ _Known = tuple[str | None, str | None, str, list[int], int, int, str]
 class Shortcut:
     """Takes what it can into `table`; `moved` collects {account: mask} of the `connected` ones.
 
-    Counts what became of events in `told`, `noted` and `known` (see `dispatch.RESULTS`);
+    Who tells those adds them to the table's `unsaved`. Counts what became of events in `told`, `noted` and `known` (see `dispatch.RESULTS`);
     `second` is the time of the changes in whole seconds since the epoch, set by the owner.
     """
 
@@ -80,12 +80,12 @@ class Shortcut:
             self.known += 1
             return True
         row[CHANGED_AT] = self.second
-        self._unsaved.add(account)
         if account in self._connected:
             moved = self.moved
             moved[account] = moved.get(account, 0) | mask
             self.told += 1
         else:
+            self._unsaved.add(account)
             self.noted += 1
         return True
 

@@ -47,8 +47,8 @@ class Taker:
             with contextlib.suppress(BlockingIOError):
                 self.on_take.append(self.client.recv(100))
 
-    def take_modseq(self, message: Buffer) -> None:
-        self.take_event(message)
+    def take_short(self, message: Buffer) -> bool:
+        return False
 
     def keep(self, notification: Notification, done: Done) -> None:
         self.waiting.append(done)
