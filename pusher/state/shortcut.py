@@ -34,8 +34,9 @@ _Known = tuple[str | None, str | None, str, list[int], int, int, str]
 class Shortcut:
     """Takes what it can into `table`; `moved` collects {account: mask} of the `connected` ones.
 
-    Who tells those adds them to the table's `unsaved`. Counts what became of events in `told`, `noted` and `known` (see `dispatch.RESULTS`);
-    `second` is the time of the changes in whole seconds since the epoch, set by the owner.
+    Who tells those adds them to the table's `unsaved`. `told`, `noted` and `known` count what
+    became of events (see `dispatch.RESULTS`); `second` is the time of the changes in whole seconds
+    since the epoch, set by the owner.
     """
 
     def __init__(self, table: ModseqTable, connected: Container[str]) -> None:
