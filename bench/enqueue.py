@@ -54,7 +54,8 @@ PAYLOAD = _ALARM.to_json()
 def key(number: int) -> str:
     """A key that is as long as those of real alarms, and as scattered by account."""
     account = f"u{number % _ACCOUNTS:04d}@example.org"
-    return f"{account}:{_ALARM.uid}:{_ALARM.alert_id}:{_ALARM.alarm_time}:{number:032x}"
+    readable = f"{account}:{_ALARM.calendar_id}:{_ALARM.uid}:{_ALARM.start}:{_ALARM.alert_id}"
+    return f"{readable}:{_ALARM.alarm_time}:email:{number:032x}"
 
 
 class Tally:

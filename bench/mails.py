@@ -28,6 +28,8 @@ from tests.support.slow_path import with_store
 
 _CONNECTIONS = 4
 _LOCALES = ("en", "de", "fr", "es", "ja", "ar", "pl", "pt-BR")
+#: So many that whoever has an alarm has not just had one.
+_ACCOUNTS = 50 * len(_LOCALES)
 _WARM_UP = 10 * len(_LOCALES)
 _PATIENCE_SECONDS = 120.0
 
@@ -54,8 +56,9 @@ def postfix(options: Options) -> Iterator[Figure]:
 
 def account(number: int) -> Account:
     """One of the accounts that have alarms, each with a language of its own."""
+    number %= _ACCOUNTS
     locale = _LOCALES[number % len(_LOCALES)]
-    return Account(f"u{number % len(_LOCALES)}@example.org", locale=locale, timezone="Asia/Tokyo")
+    return Account(f"u{number}@example.org", locale=locale, timezone="Asia/Tokyo")
 
 
 def alarm(number: int, now: datetime) -> CalendarAlarm:
@@ -131,7 +134,7 @@ def _ours(port: int, count: int) -> Sample:
 
 
 async def _put_accounts(store: Store) -> None:
-    for number in range(len(_LOCALES)):
+    for number in range(_ACCOUNTS):
         await store.accounts.put(account(number))
 
 
