@@ -10,9 +10,10 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
+
+from demo.closing import Closing
 
 
 class StreamEndError(ConnectionError):
@@ -41,7 +42,7 @@ class Block:
         return json.loads(self.data)
 
 
-class EventStream:
+class EventStream(Closing):
     """An open stream. `status`, `headers` (names in lower case), `last_id`; close it after use.
 
     `url` is http://HOST:PORT/PATH; `within` seconds are allowed until the response head is there.
@@ -78,17 +79,6 @@ class EventStream:
         except BaseException:
             self._socket.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection."""

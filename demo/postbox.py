@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
-from types import TracebackType
 from typing import Final, Self
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from demo.closing import Closing
 from demo.ports import free_ports
 
 _MOST: Final = 20
@@ -36,7 +36,7 @@ class Received:
         return str(part.get_content()) if part is not None else ""
 
 
-class Postbox:
+class Postbox(Closing):
     """Takes any mail from a thread of its own; `with` opens it. Keeps the newest twenty."""
 
     def __init__(self) -> None:
@@ -52,12 +52,8 @@ class Postbox:
         self._controller.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take no more mail."""
         self._controller.stop()
 
     def mails(self) -> list[Received]:

@@ -10,15 +10,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from demo.closing import Closing
 from demo.waiting import wait_until
 
 READY_SECONDS = 20.0
 
 
-class Program:
+class Program(Closing):
     """`python -m NAME serve --config FILE` in `folder`, ready when its /readyz says so.
 
     The same object can be started again after `stop` or `kill`: same ports, same files.
@@ -40,14 +40,6 @@ class Program:
     def __enter__(self) -> Self:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def log(self) -> str:

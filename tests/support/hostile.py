@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from demo.closing import Closing
 from demo.daemon import Daemon, Settings
 from demo.waiting import wait_until
 from pusher.protocol.notification import Notification, encode_datagram, encode_dlist
@@ -110,7 +111,7 @@ def marks(text: bytes) -> list[str]:
     return [mark.decode() for mark in re.findall(rb"mark=([\w-]+);", text)]
 
 
-class Producer:
+class Producer(Closing):
     """One open connection to the stream socket; every wait has a deadline."""
 
     def __init__(self, path: Path, within: float = 5.0) -> None:
@@ -123,17 +124,6 @@ class Producer:
         except BaseException:
             self._socket.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connection."""
