@@ -255,6 +255,7 @@ class Worker:
             await self._unsettled.wait()
             if not await self._settle() and not self._is_done:
                 await asyncio.sleep(POLL_SECONDS)
+        await self._settle()  # what came to an end while the last ones were written down
 
     async def _settle(self) -> bool:
         """Write down all that is to be; False if the queue takes nothing now."""

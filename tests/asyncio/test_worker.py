@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -257,3 +260,31 @@ async def test_two_workers_never_do_the_same_job(tmp_path: Path) -> None:
         await second.stop(0)
         await task
     assert len(service.seen) == len(set(service.seen)) == 200
+
+
+async def test_a_stop_while_others_are_written_down_forgets_nothing_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done meanwhile would be handed back, and done again by the next one."""
+    first, second = Service(), Service()
+    second.gate = asyncio.Event()
+    writing, may_go_on = threading.Event(), threading.Event()
+    async with running(tmp_path, mail=first, sms=second) as world:
+        settle = world.queue.settle
+
+        def slow_settle(*arguments: Any) -> list[int]:
+            writing.set()
+            assert may_go_on.wait(PATIENCE)
+            return settle(*arguments)
+
+        monkeypatch.setattr(world.queue, "settle", slow_settle)
+        world.put("one")
+        world.put("two", kind="sms")
+        await world.until(lambda: bool(first.seen and second.seen) and writing.is_set())
+        stopping = asyncio.create_task(world.worker.stop(PATIENCE))
+        second.gate.set()
+        await stopping
+        await asyncio.sleep(0.05)  # any moment will do, but this one comes before the other's end
+        may_go_on.set()
+    with closing(JobQueue.open(tmp_path / "queue.db", min_free_bytes=0)) as queue:
+        assert not list(queue.jobs())

@@ -195,7 +195,8 @@ def test_refused_credentials_are_named_and_waited_for_while_mails_go_on(scene: S
 def test_a_provider_in_a_black_hole_is_named_and_waited_for(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/state.db"
     with BlackHole() as hole:
-        there: Settings = {"sms": {"base_url": f"http://127.0.0.1:{hole.port}"}}
+        base_url = f"http://127.0.0.1:{hole.port}"
+        there: Settings = {"sms": {"base_url": base_url, "timeout_seconds": 1}}
         with lone_notifyd(url, tmp_path, more=there) as scene:
             texts = put_texts(scene, "hole")
             scene.wait_until_said("sieve_sms: cannot be reached")

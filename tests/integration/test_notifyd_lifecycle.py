@@ -37,7 +37,11 @@ CREDIT = 1000
 @pytest.fixture(scope="module")
 def shared_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("lifecycle")
-    more: Settings = {"smtp": {"timeout_seconds": 30}, "mail": {"sender": "old@example.org"}}
+    more: Settings = {
+        "smtp": {"timeout_seconds": 30},
+        "store": {"timeout_seconds": 10},
+        "mail": {"sender": "old@example.org"},
+    }
     with lone_notifyd(f"sqlite:///{folder}/state.db", folder, credit=CREDIT, more=more) as scene:
         yield scene
 
@@ -51,24 +55,24 @@ def scene(shared_scene: Scene) -> Scene:
 
 
 def test_sigterm_under_load_ends_what_is_sent_and_hands_back_the_rest(scene: Scene) -> None:
-    mails = [f"mail{number}" for number in range(300)]
-    texts = [f"sms{number}" for number in range(100)]
-    scene.put(*map(sieve_mail_job, mails[:150]), *map(alarm_job, mails[150:]))
-    scene.put(*map(sms_job, texts))
+    mails = [f"mail{number}" for number in range(800)]
+    texts = [f"sms{number}" for number in range(300)]
+    half = len(mails) // 2
+    jobs = [*map(sieve_mail_job, mails[:half]), *map(alarm_job, mails[half:])]
+    scene.put(*jobs, *map(sms_job, texts))
     scene.wait_for(lambda: len(scene.mail_marks) > 20 and len(scene.sms_marks) > 5, "a beginning")
     assert scene.notifyd.stop() == 0
 
     with closing(QueueView.open_read_only(scene.queue)) as view:
         left = {job.key: job for job in view.jobs()}
     assert left, "it was to be stopped at work"
-    assert {job.state for job in left.values()} == {"ready"}
-    assert {job.attempts for job in left.values()} == {0}
+    assert {(job.state, job.attempts, job.reason) for job in left.values()} == {("ready", 0, "")}
     assert set(left) == {*mails, *texts} - {*scene.mail_marks, *scene.sms_marks}
     audit = scene.audit()
     assert (audit.sent, audit.sending, audit.unknown) == (len(scene.sms_marks), 0, 0)
 
     scene.notifyd.start()
-    scene.wait_until_done(20)
+    scene.wait_until_done(40)
     assert sorted(scene.mail_marks) == sorted(mails), "each once"
     assert sorted(scene.sms_marks) == sorted(texts), "each once"
     assert scene.audit().total == CREDIT

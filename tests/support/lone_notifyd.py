@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -81,6 +82,8 @@ class Scene:
     def wait_until_done(self, within: float = RECOVERY_SECONDS) -> None:
         """Wait until no job is left but buried ones."""
         self.wait_for(self._is_done, "all jobs to end", within)
+        # The far ends may still be about to note what they have just said yes to.
+        self.background.run(lambda: asyncio.sleep(0))
 
     def wait_for(self, condition: Callable[[], object], what: str, within: float = 10.0) -> None:
         """Wait, and show notifyd's log if that is in vain."""
@@ -110,7 +113,8 @@ def lone_notifyd(
     with Background() as background:
         mails, sms = background.enter(MailFarEnd()), background.enter(SmsFarEnd())
         settings: Settings = {
-            **sms_settings(sms, folder, timeout_seconds=TIMEOUT_SECONDS),
+            # Long enough for a busy machine: what is given up here waits for look-ups.
+            **sms_settings(sms, folder, timeout_seconds=10),
             "notifyd": {
                 **notifyd_settings()["notifyd"],
                 "lease_seconds": 5,
