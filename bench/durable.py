@@ -74,7 +74,7 @@ def _shown(results: Results, targets: Targets) -> Iterator[Figure]:
 
 def _compete(bench: str, options: Options, callers: int, batch: int, peers: list[str]) -> Results:
     """Let ours and the peers take turns; `append_N` syncs once for N records."""
-    seconds = options.seconds(3)
+    seconds = options.seconds(1.8)
     with PostgresServer(durable=True) as postgres:
 
         def measure(contender: str) -> Sample:

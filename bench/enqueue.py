@@ -25,7 +25,7 @@ from shared.errors import QueueError
 from shared.events import Attendee, CalendarAlarm
 from shared.jobqueue import JobQueue, NewJob, QueueWriter
 
-_WARM_UP_SECONDS = 0.3
+_WARM_UP_SECONDS = 0.2
 _ACCOUNTS = 1_000
 #: More connections made it slower with 100 callers, fewer as well.
 _CONNECTIONS = 10

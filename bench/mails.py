@@ -36,7 +36,7 @@ _PATIENCE_SECONDS = 120.0
 
 def postfix(options: Options) -> Iterator[Figure]:
     """Prepared jobs, one mail each; from the doorbell until the last is done in the queue."""
-    count = options.count(2_400)
+    count = options.count(1_500)
     with PostfixServer() as server, tempfile.TemporaryDirectory(prefix="mpb-") as mails:
         write_mails(Path(mails))
 
