@@ -154,14 +154,16 @@ class Worker:
         """Take what the lanes have room for; return how many jobs that were."""
         found = 0
         for kind, lane in self.lanes.items():
-            room, is_probe = lane.room(self._clock()), bool(lane.down)
-            if room <= 0 or self._is_stopping:
+            room, is_probe = self._room(lane), bool(lane.down)
+            if room <= 0:
                 continue
             if is_probe:
                 lane.probe_at = self._clock() + PROBE_SECONDS
             jobs = await asyncio.to_thread(
                 self._queue.claim, self._name, [kind], room, self._lease_seconds, self._wall()
             )
+            if self._is_stopping:
+                break  # begun now they would be cut off; `run` hands them back
             for job in jobs:
                 if lane.down and not is_probe:  # it went down while we claimed
                     self._hand_back(lane, job, lane.down)
@@ -169,6 +171,9 @@ class Worker:
                     self._start(lane, job)
             found += len(jobs)
         return found
+
+    def _room(self, lane: Lane) -> int:
+        return 0 if self._is_stopping else lane.room(self._clock())
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -288,3 +288,29 @@ async def test_a_stop_while_others_are_written_down_forgets_nothing_that_is_done
         may_go_on.set()
     with closing(JobQueue.open(tmp_path / "queue.db", min_free_bytes=0)) as queue:
         assert not list(queue.jobs())
+
+
+async def test_a_stop_while_jobs_are_claimed_begins_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be cut off at once, some of them after the server has taken the mail."""
+    service = Service()
+    claimed, may_go_on = threading.Event(), threading.Event()
+    async with running(tmp_path, mail=service) as world:
+        claim = world.queue.claim
+
+        def slow_claim(*arguments: Any) -> list[Job]:
+            jobs = claim(*arguments)
+            if jobs:
+                claimed.set()
+                assert may_go_on.wait(PATIENCE)
+            return jobs
+
+        monkeypatch.setattr(world.queue, "claim", slow_claim)
+        world.put("k")
+        await world.until(claimed.is_set)
+        await world.worker.stop(PATIENCE)
+        may_go_on.set()
+    assert not service.seen
+    with closing(JobQueue.open(tmp_path / "queue.db", min_free_bytes=0)) as queue:
+        assert [(job.state, job.attempts) for job in queue.jobs()] == [("ready", 0)]
