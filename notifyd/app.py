@@ -25,7 +25,7 @@ from notifyd.phrasebook import read_voice
 from notifyd.recipients import Recipients
 from notifyd.sms import provider
 from notifyd.smtp import mailer
-from notifyd.texting import Texter
+from notifyd.texting import Texter, tend
 from notifyd.worker import Lane, Worker
 from shared import config as configuration
 from shared import systemd
@@ -38,12 +38,12 @@ from shared.jobqueue.configured import open_configured
 from shared.log import configure as configure_log
 from shared.retry import RetryPolicy
 from shared.store import Store, failures
-from shared.store.migrate import ensure_schema
 
 log = structlog.get_logger()
 
 #: The store is asked this often whether it is there.
 _STORE_CHECK_SECONDS: Final = 2.0
+_LEDGER_SECONDS: Final = 3600.0
 
 
 def version() -> str:
@@ -135,7 +135,10 @@ class App:
         await self._prepare_store()
         self._listen_to_signals()
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(self._watch_store())
+            tending = [
+                group.create_task(self._watch_store()),
+                group.create_task(self._tend_ledger()),
+            ]
             group.create_task(self._serve_http())
             working = group.create_task(self._worker.run())
             systemd.notify("READY=1")
@@ -145,16 +148,26 @@ class App:
             log.info("stopping", in_flight=self._worker.in_flight)
             await self._worker.stop(self._config.notifyd.drain_seconds)
             await working
-            watching.cancel()
+            for task in tending:
+                task.cancel()
 
     async def _prepare_store(self) -> None:
         """Make the embedded store's tables; a store that is down now is waited for."""
         try:
-            await ensure_schema(self._config.store, deadline=asyncio.timeout)
+            await self._store.check()
         except StoreError as error:
             if error.reason == failures.SCHEMA:
-                raise ConfigError([f"store.url: {error.detail}"]) from error
-            self._note_store(str(error))
+                await self._make_schema()
+            else:
+                self._note_store(str(error))
+
+    async def _make_schema(self) -> None:
+        from shared.store.migrate import ensure_schema  # loads alembic, which is seldom needed
+
+        try:
+            await ensure_schema(self._config.store, deadline=asyncio.timeout)
+        except StoreError as error:
+            raise ConfigError([f"store.url: {error.detail}"]) from error
 
     async def _watch_store(self) -> None:
         while True:
@@ -165,6 +178,14 @@ class App:
             else:
                 self._note_store("")
             await asyncio.sleep(_STORE_CHECK_SECONDS)
+
+    async def _tend_ledger(self) -> None:
+        """Give back, now and then, the credit of SMS that were given up before they were sent."""
+        given_up_seconds = 2 * self._config.notifyd.sieve_max_age_seconds
+        while True:
+            with contextlib.suppress(StoreError):
+                await tend(self._store.ledger, given_up_seconds, time.time())
+            await asyncio.sleep(_LEDGER_SECONDS)
 
     def _note_store(self, problem: str) -> None:
         if bool(problem) != bool(self._store_problem):

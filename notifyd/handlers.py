@@ -77,7 +77,10 @@ async def _waiting_for_store(
 async def send_calendar_alarm(services: Services, job: Job) -> Outcome:
     """Mail an alarm to its one recipient, in the language of whoever has that address."""
     alarm = CalendarAlarm.from_json(job.payload)
-    owner = await services.recipients.account(alarm.account or job.account)
+    name = alarm.account or job.account
+    # Without the database nobody knows where mail for a name goes that is no address.
+    by_name = not alarm.recipients and "@" not in name
+    owner = await services.recipients.account(name, must_be_known=by_name)
     to = next(iter(alarm.recipients), owner.account)
     if to == owner.account:
         to = address_of(owner)
@@ -113,7 +116,9 @@ async def send_sieve_sms(services: Services, job: Job) -> Outcome:
     if services.texter is None:
         return Rejected("no SMS provider is configured")
     asked = SieveNotify.from_json(job.payload)
-    owner = await services.recipients.account(asked.account or job.account)
+    name = asked.account or job.account
+    # The credit is in the same database, so there is nothing to fall back to.
+    owner = await services.recipients.account(name, must_be_known=True)
     sms = compose_sieve_sms(
         asked,
         next(iter(asked.recipients), owner.sms_number),
@@ -135,6 +140,7 @@ async def _warn(services: Services, account: str) -> None:
 
 async def send_credit_warning(services: Services, job: Job) -> Outcome:
     """Mail an account that its SMS credit is used up."""
-    account = await services.recipients.account(job.account)
+    by_name = "@" not in job.account
+    account = await services.recipients.account(job.account, must_be_known=by_name)
     mail = compose_credit_warning(account, job.key, voice=services.voice, now=services.now())
     return await services.mailer.send(mail)

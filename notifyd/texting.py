@@ -25,6 +25,9 @@ GRACE_SECONDS: Final = 60.0
 _CLOCK_SECONDS: Final = 120.0
 _MOST_ATTEMPTS: Final = 2
 
+#: What was sent is forgotten after this long; no job comes again so late.
+_KEPT_SECONDS: Final = 90 * 86400.0
+
 OUT_OF_CREDIT: Final = "out of SMS credit"
 
 
@@ -109,3 +112,15 @@ class Texter:
             return Rejected("the provider lost it twice")
         await self._ledger.back_to_reserved(key, attempt=row.attempt)
         return Retry("the provider never got it", 0.0)
+
+
+async def tend(ledger: Ledger, given_up_seconds: float, now: float) -> None:
+    """Give back the credit of SMS that were given up before they were sent; forget old ones.
+
+    A job older than `given_up_seconds` was buried or deleted. What may have been sent keeps its
+    credit: nobody knows better.
+    """
+    for send in await ledger.unfinished(now - given_up_seconds):
+        if send.state is SendState.RESERVED:
+            await ledger.refund(send.job_key, now, attempt=send.attempt)
+    await ledger.purge(now - _KEPT_SECONDS)

@@ -327,7 +327,7 @@ class Notifyd(Section):
         Address("127.0.0.1", 8403), description="Address of notifyd's health and metrics."
     )
     mail_concurrency: int = Field(
-        8, ge=1, le=200, description="Jobs of one mail kind worked on at once."
+        32, ge=1, le=200, description="Jobs of one mail kind worked on at once."
     )
     sms_concurrency: int = Field(4, ge=1, le=100, description="SMS jobs worked on at once.")
     lease_seconds: float = Field(

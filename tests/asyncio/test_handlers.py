@@ -365,3 +365,19 @@ async def test_with_the_fallback_mails_go_in_the_default_language_and_sms_wait(
     assert "de" not in languages
     assert [mail.recipient for mail in world.mails.sent] == [ALICE.account, GUEST, ALICE.account]
     assert world.services.recipients.fallbacks >= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "account"),
+    [
+        (SIEVE_SMS, SieveNotify(account=ALICE.account, method="sms", message="x"), ALICE.account),
+        (CALENDAR_ALARM, CalendarAlarm(account="carol", start=ALARM.start), "carol"),
+        (CREDIT_WARNING, b'{"v":1}', "carol"),
+    ],
+    ids=["own-number", "alarm-to-a-name", "warning-to-a-name"],
+)
+async def test_the_fallback_buries_nothing_for_want_of_an_address_only_the_database_has(
+    world: World, kind: str, payload: CalendarAlarm | SieveNotify | bytes, account: str
+) -> None:
+    world.break_store("default-locale")
+    assert isinstance(await world.handle(kind, payload, account=account), Unavailable)

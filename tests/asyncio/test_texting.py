@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from notifyd.sms import SmsOutcome
-from notifyd.texting import GRACE_SECONDS, OUT_OF_CREDIT
+from notifyd.texting import GRACE_SECONDS, OUT_OF_CREDIT, tend
 from shared.accounts import Account
 from shared.errors import StoreError
 from shared.outcome import Delivered, Gone, Outcome, Rejected, Retry, Unavailable
@@ -302,3 +302,17 @@ async def test_many_crashes_neither_lose_nor_double_it(world: World, seed: int) 
     assert len(world.provider.taken) == isinstance(outcome, Delivered)
     assert not unproven_repeats(world.provider.trace)
     await world.check_credit()
+
+
+async def test_credit_of_an_sms_that_was_given_up_before_it_went_out_comes_back(
+    world: World,
+) -> None:
+    now = 1_800_000_000.0
+    await world.ledger.reserve("given-up", ALICE, NUMBER, 1, now)
+    await world.ledger.reserve("perhaps-sent", ALICE, NUMBER, 1, now)
+    await world.ledger.mark_sending("perhaps-sent", now)
+    await tend(world.ledger, 3600, now + 3599)
+    assert (await world.ledger.audit()).reserved == 1
+    await tend(world.ledger, 3600, now + 3601)
+    audit = await world.ledger.audit()
+    assert (audit.credit, audit.reserved, audit.sending) == (CREDIT - 1, 0, 1)
