@@ -1,0 +1,66 @@
+"""A burst of alarms asks the database once for each account, and hears of changes soon."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from notifyd.recipients import KNOWN_SECONDS, Recipients
+from shared.accounts import Account
+from shared.errors import StoreError
+from shared.store import AccountStore
+
+pytestmark = pytest.mark.asyncio
+
+ALICE = Account("alice@example.org", address="alice@example.net", locale="de")
+
+
+class Accounts:
+    """A database with one account, that counts questions and may be down."""
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.is_down = False
+        self.account = ALICE
+
+    async def get(self, account: str) -> Account | None:
+        return self._answer(account == self.account.account)
+
+    async def by_address(self, address: str) -> Account | None:
+        return self._answer(address == self.account.address)
+
+    def _answer(self, is_known: bool) -> Account | None:
+        self.questions += 1
+        if self.is_down:
+            raise StoreError("unavailable")
+        return self.account if is_known else None
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.accounts = Accounts()
+        store = cast(AccountStore, self.accounts)
+        self.recipients = Recipients(store, "wait", clock=lambda: self.now)
+
+
+async def test_a_burst_asks_once_and_a_change_is_heard_of_soon() -> None:
+    world = World()
+    for _ in range(5):
+        assert await world.recipients.account("alice@example.org") == ALICE
+        assert await world.recipients.account("guest") == Account("guest")
+        assert await world.recipients.reader("alice@example.net", Account("bob")) == ALICE
+    assert world.accounts.questions == 3
+    world.accounts.account = Account("alice@example.org", locale="fr")
+    world.now = KNOWN_SECONDS
+    assert (await world.recipients.account("alice@example.org")).locale == "fr"
+
+
+async def test_a_database_that_gives_no_answer_is_not_remembered_as_one() -> None:
+    world = World()
+    world.accounts.is_down = True
+    with pytest.raises(StoreError):
+        await world.recipients.account("alice@example.org")
+    world.accounts.is_down = False
+    assert await world.recipients.account("alice@example.org") == ALICE
