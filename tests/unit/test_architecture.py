@@ -27,7 +27,7 @@ FORBIDDEN = {
 }
 #: Folder: all that its files may import beside the standard library.
 ALLOWED = {
-    "pusher/protocol": {"pusher.protocol", "shared", "msgspec", "httptools"},
+    "pusher/protocol": {"pusher.protocol", "shared", "msgspec", "httptools", "hpack"},
     "pusher/state": {"pusher.protocol", "pusher.state", "shared"},
     "notifyd/compose": {"notifyd.compose", "shared", "babel", "jinja2"},
 }
