@@ -5,6 +5,7 @@ Knows what to do when it has no answer; not what is said.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
@@ -41,13 +42,16 @@ class Recipients:
         self._accounts = accounts
         self._fallback = fallback
         self._clock = clock
+        #: Names nobody has asked the database for yet, and who waits for the answer.
+        self._asked: dict[str, asyncio.Future[Account | Exception | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
         #: What was answered, and until when that is good; by name and by address.
         self._known: dict[tuple[str, str], tuple[float, Account | None]] = {}
 
     async def account(self, name: str, *, must_be_known: bool = False) -> Account:
         """Return the account `name`; no fallback if it `must_be_known` where to send."""
         try:
-            return await self._once("name", name, self._accounts.get) or Account(name)
+            return await self._once("name", name, self._ask) or Account(name)
         except StoreError as error:
             if must_be_known:
                 raise
@@ -77,6 +81,32 @@ class Recipients:
             self._known.clear()
         self._known[what, value] = self._clock() + KNOWN_SECONDS, found
         return found
+
+    async def _ask(self, name: str) -> Account | None:
+        """Ask the database together with all who ask while it answers the ones before."""
+        if name not in self._asked:
+            self._asked[name] = asyncio.get_running_loop().create_future()
+        waiting = self._asked[name]
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_for_all())
+        answer = await asyncio.shield(waiting)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _ask_for_all(self) -> None:
+        await asyncio.sleep(0)  # whoever was started in the same turn asks as well
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                found = await self._accounts.get_many(asked)
+            except Exception as error:  # theirs who asked, whatever it is
+                for waiting in asked.values():
+                    waiting.set_result(error)
+            else:
+                for name, waiting in asked.items():
+                    waiting.set_result(found.get(name))
+        self._asking = None
 
     def _fall_back(self, error: StoreError) -> None:
         if self._fallback == "wait":

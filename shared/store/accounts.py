@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack
@@ -56,6 +56,14 @@ class AccountStore:
     async def get(self, account: str) -> Account | None:
         """Return an account by its name; None if there is none."""
         return await self._first(account, _C.account == account)
+
+    async def get_many(self, names: Collection[str]) -> dict[str, Account]:
+        """Return those of the accounts that there are, by name; one question for all."""
+        wanted = [name for name in names if can_be_key(name)]
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(_SELECT.where(_C.account.in_(wanted)))).all()
+        found = map(_account, rows)
+        return {account.account: account for account in found}
 
     async def by_address(self, address: str) -> Account | None:
         """Return whose mail address this is; of several, the first by name.

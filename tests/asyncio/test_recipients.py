@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from typing import cast
 
 import pytest
@@ -24,8 +26,10 @@ class Accounts:
         self.is_down = False
         self.account = ALICE
 
-    async def get(self, account: str) -> Account | None:
-        return self._answer(account == self.account.account)
+    async def get_many(self, names: Collection[str]) -> dict[str, Account]:
+        await asyncio.sleep(0)
+        found = self._answer(self.account.account in names)
+        return {} if found is None else {found.account: found}
 
     async def by_address(self, address: str) -> Account | None:
         return self._answer(address == self.account.address)
@@ -55,6 +59,20 @@ async def test_a_burst_asks_once_and_a_change_is_heard_of_soon() -> None:
     world.accounts.account = Account("alice@example.org", locale="fr")
     world.now = KNOWN_SECONDS
     assert (await world.recipients.account("alice@example.org")).locale == "fr"
+
+
+async def test_those_who_ask_at_once_are_answered_at_once() -> None:
+    world = World()
+    names = [f"u{number}" for number in range(50)] + ["alice@example.org"] * 2
+    found = await asyncio.gather(*(world.recipients.account(name) for name in names))
+    assert [account.account for account in found] == names
+    assert found[-1] == found[-2] == ALICE
+    assert world.accounts.questions == 1
+    world.accounts.is_down = True
+    answers = await asyncio.gather(
+        *(world.recipients.account(f"v{number}") for number in range(5)), return_exceptions=True
+    )
+    assert all(isinstance(answer, StoreError) for answer in answers)
 
 
 async def test_a_database_that_gives_no_answer_is_not_remembered_as_one() -> None:

@@ -601,3 +601,13 @@ async def test_file_that_is_no_database_is_broken_and_not_waited_for(tmp_path: P
         with pytest.raises(StoreError) as raised:
             await store.check()
     assert raised.value.reason == "broken"
+
+
+async def test_many_accounts_are_found_with_one_question(store: Store) -> None:
+    accounts = [Account(f"u{number}@example.org", locale="de") for number in range(40)]
+    for account in accounts:
+        await store.accounts.put(account)
+    wanted = [account.account for account in accounts[5:]] + ["nobody", *IMPOSSIBLE]
+    found = await store.accounts.get_many(wanted)
+    assert found == {account.account: account for account in accounts[5:]}
+    assert await store.accounts.get_many([]) == {}
