@@ -1,7 +1,8 @@
-"""Header fields that keep what they are given: Subject, and From with a display name.
+"""Header fields that keep what they are given: Subject, From with a display name, To.
 
 Python's own would read encoded words in the text we set (so that a summary of
-"=?utf-8?q?=0D=0ABcc:_..?=" became a field of its own), and lose spaces where it folds.
+"=?utf-8?q?=0D=0ABcc:_..?=" became a field of its own), lose spaces where it folds, and parse
+again what was an address already, which takes as long as all the rest of a mail.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from base64 import b64encode
 from collections.abc import Iterator
 from email.headerregistry import (
     Address,
+    BaseHeader,
     HeaderRegistry,
+    UniqueAddressHeader,
     UniqueSingleAddressHeader,
     UniqueUnstructuredHeader,
 )
@@ -20,6 +23,8 @@ from typing import Any, Final
 #: RFC 2047 §2: a line with an encoded word has at most so many characters.
 _LINE: Final = 76
 _WORD_FRAME: Final = len("=?utf-8?b??=")
+#: An address of so many characters is never folded, whoever folds.
+_SHORT_ADDRESS: Final = 60
 
 
 class Subject(UniqueUnstructuredHeader):
@@ -39,6 +44,13 @@ class Subject(UniqueUnstructuredHeader):
 class From(UniqueSingleAddressHeader):
     """One address with a display name."""
 
+    @classmethod
+    def parse(cls, value: object, kwds: dict[str, Any]) -> None:
+        """Take an `Address` as it is; read a text."""
+        if isinstance(value, Address):
+            kwds["parse_tree"] = ()  # for Python's way of folding only
+        super().parse(value, kwds)  # type: ignore[arg-type]  # typeshed knows texts only
+
     def fold(self, *, policy: Policy) -> str:
         """As `Subject.fold`. An address beyond ASCII stays as it is: for SMTPUTF8 only."""
         address: Address = self.address
@@ -48,12 +60,47 @@ class From(UniqueSingleAddressHeader):
         return _folded("From", [*_words(name, len("From: ")), f"<{bare}>"], policy)
 
 
+class To(UniqueAddressHeader):
+    """Addresses; a single short one is neither parsed nor folded."""
+
+    #: What Python read, and folds by; () if it did not read.
+    _parse_tree: object
+
+    @classmethod
+    def parse(cls, value: object, kwds: dict[str, Any]) -> None:
+        """As `From.parse`."""
+        if isinstance(value, Address) and len(str(value)) <= _SHORT_ADDRESS:
+            kwds["parse_tree"] = ()
+        super().parse(value, kwds)  # type: ignore[arg-type]  # typeshed knows texts only
+
+    def fold(self, *, policy: Policy) -> str:
+        """As `Subject.fold`."""
+        if self._parse_tree == ():
+            return f"To: {self}{policy.linesep}"
+        return BaseHeader.fold(self, policy=policy)  # type: ignore[arg-type]  # mixed in, as below
+
+
+class _Registry(HeaderRegistry):
+    """Makes the class of a field once, not for each field again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[str, type[BaseHeader]] = {}
+
+    def __getitem__(self, name: str) -> type[BaseHeader]:
+        known = name.lower() if name.lower() in self.registry else ""
+        if known not in self._made:
+            self._made[known] = super().__getitem__(name)
+        return self._made[known]
+
+
 def registry() -> HeaderRegistry:
     """Python's header fields with ours among them."""
-    made = HeaderRegistry()
+    made = _Registry()
     # typeshed asks for a BaseHeader, which the registry itself mixes in.
     made.map_to_type("subject", Subject)  # type: ignore[arg-type]
     made.map_to_type("from", From)  # type: ignore[arg-type]
+    made.map_to_type("to", To)  # type: ignore[arg-type]
     return made
 
 

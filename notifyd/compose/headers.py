@@ -14,6 +14,7 @@ from datetime import datetime
 from email import policy
 from email.headerregistry import Address
 from email.message import EmailMessage, MIMEPart
+from email.policy import Policy
 from email.utils import format_datetime
 from hashlib import sha256
 from typing import Final
@@ -86,7 +87,7 @@ def automatic_mail(
     Raises DecodeError: "bad-recipient". The message can be written with `policy.SMTP` or, if
     `needs_smtputf8`, with `policy.SMTPUTF8`.
     """
-    message = EmailMessage(policy=_POLICY)
+    message = _Written(_boundary(key), [_Body("plain", letter.text), _Body("html", letter.html)])
     message["From"] = _mailbox(sender, sender_name)
     message["To"] = _mailbox(checked_address(recipient), "")
     message["Subject"] = one_line(letter.subject, _MAX_SUBJECT)
@@ -98,8 +99,7 @@ def automatic_mail(
         message.set_raw("List-Id", f"<{one_line(letter.list_id, _MAX_NAME)}>")
     message.set_raw("Content-Language", letter.language)
     message.set_raw("MIME-Version", "1.0")
-    message.set_raw("Content-Type", f'multipart/alternative; boundary="{_boundary(key)}"')
-    message.set_payload([_part("plain", letter.text), _part("html", letter.html)])
+    message.set_raw("Content-Type", f'multipart/alternative; boundary="{message.boundary}"')
     return Mail(message, sender="", recipient=recipient)
 
 
@@ -127,13 +127,42 @@ def _digest(key: str) -> str:
     return sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
-def _part(subtype: str, content: str) -> MIMEPart:
-    part = MIMEPart(policy=_POLICY)
-    encoding, payload = encoded_body(content)
-    part.set_raw("Content-Type", f'text/{subtype}; charset="utf-8"')
-    part.set_raw("Content-Transfer-Encoding", encoding)
-    part.set_payload(payload)
-    return part
+class _Body(MIMEPart):
+    """A body in lines of ASCII."""
+
+    def __init__(self, subtype: str, content: str) -> None:
+        super().__init__(policy=_POLICY)
+        encoding, self.lines = encoded_body(content)
+        self.set_raw("Content-Type", f'text/{subtype}; charset="utf-8"')
+        self.set_raw("Content-Transfer-Encoding", encoding)
+        self.set_payload(self.lines)
+
+
+class _Written(EmailMessage):
+    """A message that knows its parts, and so is written without reading its own header again."""
+
+    def __init__(self, boundary: str, bodies: list[_Body]) -> None:
+        super().__init__(policy=_POLICY)
+        self.boundary = boundary
+        self._bodies = bodies
+        self.set_payload([*bodies])
+
+    def as_bytes(self, unixfrom: bool = False, policy: Policy | None = None) -> bytes:
+        """As `EmailMessage.as_bytes`, octet for octet."""
+        form = policy or self.policy
+        newline = form.linesep
+        pieces = [_head(self, form)]
+        for body in self._bodies:
+            lines = body.lines.replace("\r\n", "\n").replace("\r", "\n").replace("\n", newline)
+            pieces += f"--{self.boundary}{newline}".encode(), _head(body, form), lines.encode()
+            pieces.append(newline.encode())
+        return b"".join([*pieces, f"--{self.boundary}--{newline}".encode()])
+
+
+def _head(part: MIMEPart, form: Policy) -> bytes:
+    """The header fields of `part`, and the empty line after them."""
+    fields = (form.fold_binary(name, value) for name, value in part.raw_items())
+    return b"".join([*fields, form.linesep.encode()])
 
 
 def encoded_body(content: str) -> tuple[str, str]:

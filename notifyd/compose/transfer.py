@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from email import policy
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from functools import lru_cache
 from typing import Final
 
 from notifyd.compose.headers import checked_address, needs_smtputf8
@@ -48,13 +51,17 @@ def transfer(mail: Mail, linesep: str = "\r\n") -> Transfer:
     if mail.sender:
         checked_address(mail.sender)
     is_international = needs_smtputf8(mail)
-    form = _INTERNATIONAL if is_international else _PLAIN
     return Transfer(
         sender=mail.sender,
         recipient=checked_address(mail.recipient),
-        content=mail.message.as_bytes(policy=form.clone(linesep=linesep)),
+        content=mail.message.as_bytes(policy=_form(is_international, linesep)),
         is_international=is_international,
     )
+
+
+@lru_cache(maxsize=4)
+def _form(is_international: bool, linesep: str) -> EmailPolicy[EmailMessage]:
+    return (_INTERNATIONAL if is_international else _PLAIN).clone(linesep=linesep)
 
 
 def said(text: str) -> str:

@@ -70,16 +70,24 @@ def isolated(text: str, *, rtl: bool) -> str:
 
 def wrapped(text: str, indent: int = 0) -> str:
     """`text` in lines of at most WIDTH where spaces allow; all but the first line are indented."""
+    before = " " * indent
+    first, *others = text.split("\n")
     return "\n".join(
-        textwrap.fill(
-            line,
-            WIDTH,
-            initial_indent=" " * indent if number else "",
-            subsequent_indent=" " * indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for number, line in enumerate(text.split("\n"))
+        [_filled(first, "", before), *(_filled(one, before, before) for one in others)]
+    )
+
+
+def _filled(line: str, first: str, others: str) -> str:
+    """`line` in lines that begin with `first`, and all but the first with `others`."""
+    if line[-1:] not in ("", " ") and len(first) + len(line) <= WIDTH and line.isprintable():
+        return first + line  # as the wrapper does, which takes fifty times as long
+    return textwrap.fill(
+        line,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -143,6 +143,26 @@ def test_bounces_go_nowhere_and_nobody_s_address_is_asked_for_replies() -> None:
     assert made.message["Reply-To"] is None
 
 
+@pytest.mark.parametrize("linesep", ["\r\n", "\n"])
+@pytest.mark.parametrize("description", ["", "a\rb\n.\nFrom x \n", "é\t\n" * 99, "日本\n.\n" * 99])
+@pytest.mark.parametrize("to", [ALICE, "jörg@bücher.example", "a@" + "b" * 100])
+def test_a_mail_is_written_as_python_would_write_it(
+    to: str, description: str, linesep: str
+) -> None:
+    made = compose(msgspec.structs.replace(TIMED, description=description), to, "ja")
+    form = (policy.SMTPUTF8 if needs_smtputf8(made) else policy.SMTP).clone(linesep=linesep)
+    assert made.message.as_bytes(policy=form) == EmailMessage.as_bytes(made.message, policy=form)
+
+
+@pytest.mark.parametrize("length", [5, 58, 59, 60, 61, 62, 73, 74, 75, 76, 77, 78, 79, 150])
+def test_an_address_is_folded_as_python_would_fold_it(length: int) -> None:
+    to = "a@" + "b" * (length - 2)
+    pythons = EmailMessage(policy=policy.SMTP)
+    pythons["To"] = to
+    head, body = on_the_wire(compose(TIMED, to)), bytes(pythons).rstrip()
+    assert b"\r\n" + body + b"\r\nSubject:" in head
+
+
 def test_a_repeat_is_the_same_mail_and_another_job_another() -> None:
     first, again, other = compose(TIMED), compose(TIMED), compose(TIMED, key="other")
     assert on_the_wire(first) == on_the_wire(again)
