@@ -16,6 +16,7 @@ from email.headerregistry import Address
 from email.message import EmailMessage, MIMEPart
 from email.policy import Policy
 from email.utils import format_datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -37,6 +38,8 @@ _atom: Final = r"[\w!#$%&'*+/=?^`{|}~-]+"
 _is_address: Final = re.compile(
     rf"{_atom}(?:\.{_atom})*@(?:[^\W_](?:[\w-]*[^\W_])?)(?:\.[^\W_](?:[\w-]*[^\W_])?)*"
 ).fullmatch
+#: Each with its LF; `splitlines` would end them elsewhere too.
+_lines: Final = re.compile("[^\n]*\n|[^\n]+").findall
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,4 +176,12 @@ def encoded_body(content: str) -> tuple[str, str]:
     raw = content.encode()
     if len(raw) - len(content) > len(raw) // 6:
         return "base64", encodebytes(raw.replace(b"\n", b"\r\n")).decode()
-    return "quoted-printable", b2a_qp(raw, istext=True).decode()
+    if "\r" in content:  # and which line ends the encoder chooses depends on all of them
+        return "quoted-printable", b2a_qp(raw, istext=True).decode()
+    return "quoted-printable", "".join(map(_quoted, _lines(content)))
+
+
+@lru_cache(maxsize=1024)
+def _quoted(line: str) -> str:
+    """`line`, most often one of a template, and so seen before."""
+    return b2a_qp(line.encode(), istext=True).decode()

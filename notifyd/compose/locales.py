@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final
 
 from babel import Locale, UnknownLocaleError
@@ -14,6 +15,7 @@ SOURCE: Final = "en"
 _tag: Final = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}").match
 
 
+@lru_cache(maxsize=256)
 def parse(tag: str) -> Locale | None:
     """The locale of "pt-br", "de_AT.UTF-8", ...; of the language alone if the rest is unknown."""
     found = _tag(tag.strip())
@@ -42,11 +44,13 @@ def choose(tag: str, spoken: Collection[str]) -> tuple[str, Locale] | None:
     return None
 
 
+@lru_cache(maxsize=256)
 def language_tag(locale: Locale) -> str:
     """`locale` as BCP 47 has it: "pt-BR"."""
     return str(locale).replace("_", "-")
 
 
+@lru_cache(maxsize=256)
 def is_rtl(locale: Locale) -> bool:
     """Whether it is written from right to left."""
     return locale.text_direction == "rtl"

@@ -64,8 +64,12 @@ def isolated(text: str, *, rtl: bool) -> str:
     `rtl` is the direction of those words. Marked only where it could matter: ordinary mails stay
     free of invisible characters. Must be free of such marks itself.
     """
-    strange = rtl or any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
+    strange = rtl or (not text.isascii() and any(map(_is_from_the_right, text)))
     return f"{_FIRST_STRONG_ISOLATE}{text}{_POP_DIRECTIONAL_ISOLATE}" if text and strange else text
+
+
+def _is_from_the_right(char: str) -> bool:
+    return unicodedata.bidirectional(char) in ("R", "AL")
 
 
 def wrapped(text: str, indent: int = 0) -> str:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from datetime import UTC, date, datetime, timedelta
+from functools import cache, lru_cache
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
+from babel import Locale
 from babel.core import get_global
 from babel.dates import (
     format_date,
@@ -151,7 +152,12 @@ def _at(time: datetime, zone: ZoneInfo) -> datetime:
 def _skeleton(speech: Speech, clock: Literal["12", "24"] | None) -> str:
     if clock:
         return "hm" if clock == "12" else "Hm"
-    pattern = get_time_format("short", speech.locale).pattern
+    return _usual_skeleton(speech.locale)
+
+
+@lru_cache(maxsize=256)
+def _usual_skeleton(locale: Locale) -> str:
+    pattern = get_time_format("short", locale).pattern
     return "hm" if "h" in re.sub("'[^']*'", "", pattern) or "K" in pattern else "Hm"
 
 
@@ -219,24 +225,24 @@ class _Dates:
             return self.brief(start, end)
         if start.date() != end.date():  # babel would add the days to the hours
             return self.range(self.time(start), self.time(end))
-        return plain_spaces(format_interval(start, end, self.hours, locale=self.speech.locale))
+        ends = _on_no_day(start), _on_no_day(end)
+        return _interval(self.hours, *ends, self.speech.locale)
 
     def day(self, at: datetime) -> str:
-        return plain_spaces(format_date(at, "full", self.speech.locale))
+        return _date("full", at.date(), self.speech.locale)
 
     def month(self, at: datetime) -> str:
-        return plain_spaces(format_date(at, "LLL", self.speech.locale))
+        return _date("LLL", at.date(), self.speech.locale)
 
     def days(self, first: datetime, last: datetime) -> str:
-        locale = self.speech.locale
-        return plain_spaces(format_interval(first, last, "yMMMEd", locale=locale))
+        return _interval("yMMMEd", first, last, self.speech.locale)
 
     def short_day(self, at: datetime, this_year: int | None = None) -> str:
         skeleton = "MMMEd" if at.year == this_year else "yMMMEd"
-        return plain_spaces(format_skeleton(skeleton, at, locale=self.speech.locale))
+        return _words(skeleton, _midnight(at), self.speech.locale)
 
     def time(self, at: datetime) -> str:
-        return plain_spaces(format_skeleton(self.hours, at, locale=self.speech.locale))
+        return _words(self.hours, _on_no_day(at), self.speech.locale)
 
     def zone(self, at: datetime) -> str:
         return plain_spaces(get_timezone_name(at, "long", locale=self.speech.locale))
@@ -251,3 +257,28 @@ class _Dates:
 def _one_evening(start: datetime, end: datetime) -> bool:
     """Whether both are on one day, its last midnight included."""
     return start.date() == (end - timedelta(microseconds=1) if end > start else end).date()
+
+
+# CLDR's words, kept: alarms come at round hours of near days, and many about one event. What does
+# not count is the same in each call, the day for hours and the hour for days.
+
+_KEPT: Final = 2048
+
+
+def _on_no_day(at: datetime) -> datetime:
+    return at.replace(year=2000, month=1, day=1)
+
+
+@lru_cache(maxsize=_KEPT)
+def _words(skeleton: str, at: datetime, locale: Locale) -> str:
+    return plain_spaces(format_skeleton(skeleton, at, locale=locale))
+
+
+@lru_cache(maxsize=_KEPT)
+def _interval(skeleton: str, start: datetime, end: datetime, locale: Locale) -> str:
+    return plain_spaces(format_interval(start, end, skeleton, locale=locale))
+
+
+@lru_cache(maxsize=_KEPT)
+def _date(form: str, day: date, locale: Locale) -> str:
+    return plain_spaces(format_date(day, form, locale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,19 @@ def test_lines_are_wrapped_between_words_only() -> None:
     url = "https://example.org/" + "x" * 100
     assert typography.wrapped(f"{'word ' * 20}{url}", 2).split("\n")[-1] == f"  {url}"
     assert all(len(line) <= 76 for line in typography.wrapped("word " * 90).split("\n"))
+
+
+@given(st.text("ab \t\n\xa0\u3000\u200b\x1f-é", max_size=120), st.sampled_from([0, 2, 9]))
+def test_lines_are_wrapped_as_python_wraps_them(source: str, indent: int) -> None:
+    first, *others = source.split("\n")
+    how = {"width": 76, "break_long_words": False, "break_on_hyphens": False}
+    space = " " * indent
+    lines = [textwrap.fill(first, subsequent_indent=space, **how)]  # type: ignore[arg-type]
+    for line in others:
+        lines.append(
+            textwrap.fill(line, initial_indent=space, subsequent_indent=space, **how)  # type: ignore[arg-type]
+        )
+    assert typography.wrapped(source, indent) == "\n".join(lines)
 
 
 def test_directions_are_isolated_only_where_they_matter() -> None:
