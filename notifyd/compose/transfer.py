@@ -73,7 +73,9 @@ def said(text: str) -> str:
 def refusal(step: str, code: int, text: str) -> Outcome:
     """What the server's `code` at `step` (MAIL, RCPT, DATA), which is not the hoped one, means."""
     reason = f"{code} at {step}: {said(text)}" if text else f"{code} at {step}"
-    if code == 421 or code in _ABOUT_US:
+    # MAIL names nobody but us: a system status there (RFC 3463 §3.4) is about all mails.
+    is_system = step == "MAIL" and 400 <= code <= 499 and text.lstrip().startswith("4.3.")
+    if code == 421 or code in _ABOUT_US or is_system:
         return Unavailable(reason)
     if 500 <= code <= 599:
         return Rejected(reason)

@@ -83,6 +83,8 @@ SERVICE_FAULTS = [
     ("EHLO", CUT, "no connection: "),
     ("EHLO", STALL, "no connection within 0.3 s"),
     ("MAIL", "421 4.3.2 shutting down", "421 at MAIL: 4.3.2 shutting down"),
+    ("MAIL", "451 4.3.0 try later", "451 at MAIL: 4.3.0 try later"),
+    ("MAIL", "452 4.3.1 disk full", "452 at MAIL: 4.3.1 disk full"),
     ("RCPT", "421 4.3.2 shutting down", "421 at RCPT: 4.3.2 shutting down"),
     ("DATA", "421 4.3.2 shutting down", "421 at DATA: 4.3.2 shutting down"),
     ("END", "421 4.3.2 shutting down", "421 at DATA: 4.3.2 shutting down"),
@@ -91,8 +93,7 @@ SERVICE_FAULTS = [
     ("RCPT", "530 5.7.0 Authentication required", "530 at RCPT: 5.7.0 Authentication required"),
 ]
 DEFERRALS = [
-    ("MAIL", "451 4.3.0 try later", "451 at MAIL: 4.3.0 try later"),
-    ("MAIL", "452 4.3.1 disk full", "452 at MAIL: 4.3.1 disk full"),
+    ("MAIL", "451 4.7.1 not from you now", "451 at MAIL: 4.7.1 not from you now"),
     ("RCPT", "450 4.2.0 greylisted", "450 at RCPT: 4.2.0 greylisted"),
     ("RCPT", "452-4.2.2 mailbox\r\n452 4.2.2 full", "452 at RCPT: 4.2.2 mailbox 4.2.2 full"),
     ("RCPT", "450", "450 at RCPT"),

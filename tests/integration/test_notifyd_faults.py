@@ -112,7 +112,7 @@ def test_a_server_that_takes_no_mail_is_named_and_waited_for_while_sms_go_on(
 @pytest.mark.parametrize(
     ("step", "answer", "reason"),
     [
-        ("MAIL", "451 4.3.0 try later", "451 at MAIL"),
+        ("MAIL", "451 4.7.1 try later", "451 at MAIL"),
         ("RCPT", "450 4.2.0 greylisted", "450 at RCPT"),
         ("END", "451 4.3.0 try later", "451 at DATA"),
         ("CONTENT", CUT, "fate unknown: connection lost at DATA"),
