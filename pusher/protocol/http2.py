@@ -37,10 +37,10 @@ _pack, _unpack_from = h2.FRAME_HEADER.pack, h2.FRAME_HEADER.unpack_from
 class Http2Client:
     """One connection. Call `take` for the bytes to write, `feed` with those that were read.
 
-    Each request's `done` is called exactly once, from within `feed`, `cancel` or `lost`; it must
-    not raise, may send further requests, and must not call those three. `feed` raises Http2Error
-    when the server breaks the protocol: then all is settled, and what `take` still returns
-    (GOAWAY) may be written before the connection is closed.
+    Each request's `done` is called exactly once, from within `feed`, `cancel`, `close` or
+    `lost`; it must not raise, may send further requests, and must not call those four. `feed`
+    raises Http2Error when the server breaks the protocol: then all is settled, and what `take`
+    still returns (GOAWAY) may be written before the connection is closed.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Http2Client:
         self._received = bytearray()
         self._needed = 0
         self._block = HeaderBlock()
-        self._is_over = False
+        self._has_begun = self._is_over = False
         self._replies = 0  # bytes in `_out` that the server made us write
         self._out = [h2.PREFACE, h2.settings_frame(self._settings(table_bytes)), WIDENED]
         self._bodies = Bodies(self._out)
@@ -122,6 +122,7 @@ class Http2Client:
         self._out.clear()
         self._replies = 0
         self._taken = self._next - 2
+        self._has_begun = True
         return data
 
     def ping(self, opaque: bytes) -> None:
@@ -134,14 +135,15 @@ class Http2Client:
             self._out.append(h2.number_frame(h2.RST_STREAM, stream, ErrorCode.CANCEL))
             self._settle(stream, FateUnknown(reason))
 
-    def close(self) -> None:
-        """Say goodbye: no more requests; those open are still answered."""
-        if not self.is_closing:
-            self._out.append(h2.goaway_frame(0, ErrorCode.NO_ERROR))
-        self.is_closing = True
+    def close(self, reason: str, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
+        """Settle all that is open and say goodbye, which may be written still."""
+        if not self._is_over:
+            self.lost(reason)
+            if self._has_begun:
+                self._out.append(h2.goaway_frame(0, code))
 
     def lost(self, reason: str) -> None:
-        """Settle all that is open: the connection has ended, or will."""
+        """Settle all that is open: the connection has ended."""
         self.is_closing = self._is_over = True
         self._out.clear()  # what was not taken was never sent, and must not be any more
         self._bodies.clear()
@@ -170,8 +172,7 @@ class Http2Client:
             if self._replies > _MAX_UNREAD_BYTES:
                 raise Http2Error(ErrorCode.ENHANCE_YOUR_CALM, "flood")
         except Http2Error as error:
-            self.lost(error.reason)
-            self._out.append(h2.goaway_frame(0, error.code))
+            self.close(error.reason, error.code)
             raise
         if used < len(data):
             self._received += data[used:]

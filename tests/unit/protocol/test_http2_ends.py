@@ -173,13 +173,15 @@ def test_stream_ids_run_out_before_they_are_too_large() -> None:
     assert play.results == dict.fromkeys((1, 3, 5), Answer(200))
 
 
-def test_closing_says_goaway_and_waits_for_answers() -> None:
+def test_closing_says_goaway_and_nothing_else() -> None:
     play = Play(1)
-    play.client.close()
+    play.send()
+    play.client.close("idle")
+    assert play.results == {1: FateUnknown("idle"), 3: NeverProcessed("not-sent")}
     assert [type(each) for each in play.replies()] == [GoAwayFrame]
     assert play.client.room == 0
-    play.feed(play.server.answer(1))
-    assert play.results == {1: Answer(200)}
+    play.client.close("again")
+    assert play.replies() == []
 
 
 # --- the end of a stream -------------------------------------------------------------------------
@@ -349,6 +351,12 @@ def test_a_server_that_breaks_the_protocol_is_told_and_left(name: str) -> None:
     assert isinstance(goaway, GoAwayFrame)
     assert goaway.error_code == code
     assert play.client.room == 0
+
+
+def test_nothing_is_said_to_a_server_before_the_preface() -> None:
+    client = Http2Client()
+    client.close("cancelled")
+    assert client.take() == b""
 
 
 def test_the_first_frame_must_be_settings() -> None:
