@@ -64,7 +64,7 @@ async def _dial(
     try:
         transport = await trio.open_tcp_stream(address, port)
     except OSError as error:
-        raise ConnectError("unreachable", type(error).__name__) from error
+        raise ConnectError("unreachable", str(error)) from error
     stream = trio.SSLStream(transport, context, server_hostname=host, https_compatible=True)
     try:
         await stream.do_handshake()

@@ -1,5 +1,5 @@
-// A push service on Node's http2 over TLS, with a ledger of its own: which apns-id was accepted how often.
-// Told by a JSON object on the command line what to do badly; answers lines on stdin with the ledger.
+// A push service on Node's http2 over TLS, with a ledger of its own: which apns-id it accepted, and
+// how often. A JSON object on the command line tells what to do badly; a line on stdin asks for the ledger.
 const http2 = require("http2");
 const fs = require("fs");
 
@@ -10,8 +10,10 @@ const counts = { sessions: 0, streams: 0, goaways: 0, statuses: {}, refused: 0, 
 const server = http2.createSecureServer({
   cert: fs.readFileSync(play.certificate),
   key: fs.readFileSync(play.key),
-  settings: { maxConcurrentStreams: play.firstLimit || play.limit || 1000 },
-  peerMaxConcurrentStreams: 100000,
+  settings: {
+    maxConcurrentStreams: play.firstLimit || play.limit || 1000,
+    initialWindowSize: play.window || 65535,
+  },
 });
 
 function count(object, name) {
@@ -42,8 +44,9 @@ function leave(session, stream) {
 
 server.on("stream", (stream, headers) => {
   const session = stream.session;
-  counts.streams += 1;
   stream.on("error", () => {});
+  if (!session) return; // it was cut meanwhile
+  counts.streams += 1;
   if (session.left && stream.id > session.lastAccepted) return; // as promised: not processed
   session.seen += 1;
   session.open = (session.open || 0) + 1;
@@ -62,17 +65,17 @@ server.on("stream", (stream, headers) => {
       }
       if (every(play.resetEvery)) {
         // Nobody can know: half of them were accepted before.
-        if (number % (2 * play.resetEvery) === 0) count2(id);
+        if (number % (2 * play.resetEvery) === 0) accept(id);
         count(counts, "reset");
         return stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
       }
       if (every(play.silentEvery)) {
         counts.silent += 1;
-        return count2(id);
+        return accept(id);
       }
       if (every(play.busyEvery)) return answer(stream, 429, id, { "retry-after": "3" }, "TooManyRequests");
       if (every(play.downEvery)) return answer(stream, 503, id, { "retry-after": "7" }, "ServiceUnavailable");
-      count2(id);
+      accept(id);
       if (play.limit && play.firstLimit && !session.raised) {
         session.raised = true; // as Apple: one stream until the first success
         session.settings({ maxConcurrentStreams: play.limit });
@@ -89,7 +92,7 @@ server.on("stream", (stream, headers) => {
   if (play.cutEvery && every(play.cutEvery)) setImmediate(() => session.socket && session.destroy());
 });
 
-function count2(id) {
+function accept(id) {
   accepted.set(id, (accepted.get(id) || 0) + 1);
 }
 
@@ -103,7 +106,6 @@ server.listen(0, "127.0.0.1", () => console.log(JSON.stringify({ port: server.ad
 
 process.stdin.on("data", () => {
   const twice = [...accepted].filter(([, times]) => times > 1).map(([id]) => id);
-  const usage = process.cpuUsage();
-  console.log(JSON.stringify({ accepted: [...accepted.keys()], twice, counts, usage }));
+  console.log(JSON.stringify({ accepted: [...accepted.keys()], twice, counts }));
 });
 process.stdin.on("end", () => process.exit(0));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -44,6 +45,15 @@ class Http2Sink:
         process.stdin.flush()
         told = json.loads(process.stdout.readline())
         return Ledger(set(told["accepted"]), set(told["twice"]), told["counts"])
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Have the service stand still, its sockets open."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
 
 @contextmanager
