@@ -48,7 +48,7 @@ class Connection:
         changed: Callable[[Connection], None],
     ) -> None:
         self.engine = engine
-        #: Why it ended; "idle", "closed", "broken", "ping-timeout" or what the server did wrong.
+        #: Why it ended; "idle", "drained", "closed", "broken", "ping-timeout" or an error's reason.
         self.reason = "cancelled"
         self._stream = stream
         self._is_cut = False
@@ -84,6 +84,11 @@ class Connection:
         if not self._scope.cancel_called:
             self.reason = reason
         self._scope.cancel()
+
+    def end_if_drained(self) -> None:
+        """End it if it takes no more requests and has no open ones."""
+        if self.engine.is_closing and not self.engine.open_streams:
+            self.end("drained")
 
     async def run(self) -> None:
         """Carry bytes until it ends; everything that was open is settled then."""
@@ -127,8 +132,7 @@ class Connection:
             if engine.is_ready and (engine.is_closing or not was_ready):
                 self.started.set()
                 self._changed(self)
-                if engine.is_closing and not engine.open_streams:
-                    return self.end("goaway")
+                self.end_if_drained()
             self.wake()
 
     async def _write(self) -> None:

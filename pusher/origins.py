@@ -16,14 +16,13 @@ from typing import Final
 import structlog
 import trio
 
-from pusher.dialing import ConnectError, Dial
-from pusher.http2_connection import Connection, ConnectionSettings
+from pusher.dialing import Dial
+from pusher.http2_connection import Connection
+from pusher.http2_pool import Pool, PoolSettings
 from pusher.protocol.hpack_prefix import Request
-from pusher.protocol.http2 import Http2Client
 from pusher.protocol.http2_answers import Answer, Done, NeverProcessed, Result
 from pusher.state.breaker import Breaker
 from pusher.state.deadlines import Deadlines
-from shared.retry import RetryPolicy
 
 log = structlog.get_logger()
 
@@ -32,29 +31,15 @@ _REQUESTS_PER_WRITE: Final = 64
 _MOST_TRIES: Final = 10
 
 
-#: How long to wait before the next attempt to connect.
-BACKOFF: Final = RetryPolicy(first_seconds=0.5, most_seconds=60, max_age_seconds=float("inf"))
-
-
 @dataclass(frozen=True, slots=True)
 class OriginSettings:
-    """How an origin is used; times in seconds."""
+    """How much waits for an origin, and for how long."""
 
-    #: Connections at once, closing ones not counted; more than one opens when the first is full.
-    connections: int = 1
     #: Requests that wait for a place on a connection; beyond, `submit` refuses.
     queue: int = 10_000
-    #: Requests at once on one connection, if the server allows that many.
-    streams: int = 1000
     #: Of one request, from `submit` to its result.
     deadline_seconds: float = 30
-    #: Until the server's SETTINGS are there.
-    connect_seconds: float = 10
-    #: Waits between attempts to connect.
-    backoff: RetryPolicy = BACKOFF
-    #: The size of the header table we allow the server; 0 makes answers cheap to read.
-    table_bytes: int = 0
-    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
 
 
 class _Push:
@@ -95,22 +80,28 @@ class Origin:
         self.name = name
         self.settings = settings or OriginSettings()
         self.breaker = breaker or Breaker()
-        #: What happened, by name: connections, connect failures by reason, requests sent again, …
-        self.counts: Counter[str] = Counter()
-        self._dial = dial
+        #: How many requests were answered.
+        self.answers = 0
         self._jitter = jitter
         self._queue: OrderedDict[_Push, None] = OrderedDict()
         self._deadlines: Deadlines[_Push] = Deadlines()
         self._unsettled = 0
-        self._ready: list[Connection] = []
-        #: How many requests were answered.
-        self.answers = 0
-        self._failures = 0  # to connect, or to get anything answered, in a row
+        self._pool = Pool(name, dial, self.settings.pool, self, jitter)
         self._is_stopping = False
-        self._wanted = trio.Event()
         self._settled = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
         self._nap = trio.CancelScope()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work until cancelled; whatever is open is settled then."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_deadlines)
+                nursery.start_soon(self._pool.run)
+                task_status.started()
+        finally:
+            self._is_stopping = True
+            self._refuse_queued("closed")
 
     # --- for those who send ----------------------------------------------------------------------
 
@@ -127,7 +118,12 @@ class Origin:
     @property
     def connections(self) -> int:
         """How many connections take requests."""
-        return len(self._ready)
+        return len(self._pool.ready)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What happened, by name: connections, failures by reason, requests sent again, …"""
+        return self._pool.counts
 
     def submit(
         self, request: Request, done: Done, *, deadline: float | None = None
@@ -176,9 +172,14 @@ class Origin:
         if self.breaker.failed(trio.current_time(), self._jitter(), after=after):
             self._refuse_queued("circuit-open")
 
+    def renew(self) -> None:
+        """Use new connections from now on: an answer said that the present ones are no good."""
+        self._pool.renew()
+
     async def drain(self, seconds: float) -> None:
         """Take nothing more, and wait so long at most for what is on its way; then cancel `run`."""
         self._is_stopping = True
+        self._room.unpark_all()
         with trio.move_on_after(seconds):
             while self._unsettled:
                 self._settled = trio.Event()
@@ -198,7 +199,7 @@ class Origin:
         self._queue[push] = None
         if self._deadlines.add(push):
             self._nap.deadline = min(self._nap.deadline, self._deadlines.next_at())
-        self._call()
+        self._pool.call()
         return push
 
     # --- what becomes of them --------------------------------------------------------------------
@@ -217,7 +218,7 @@ class Origin:
         push.connection = None
         self._queue[push] = None
         self._queue.move_to_end(push, last=False)
-        self._call()
+        self._pool.call()
         return True
 
     def _finish(self, push: _Push, result: Result) -> None:
@@ -248,6 +249,7 @@ class Origin:
         push.done = None
         if push in self._queue:
             del self._queue[push]
+            self._room.unpark()
             self._finish(push, NeverProcessed("cancelled"))
 
     def _refuse_queued(self, reason: str) -> None:
@@ -270,20 +272,9 @@ class Origin:
                     push.connection.engine.cancel(push.stream, "deadline")
                     push.connection.wake()
 
-    # --- connections -----------------------------------------------------------------------------
+    # --- for the pool ----------------------------------------------------------------------------
 
-    def _call(self) -> None:
-        """See to it that what is queued leaves soon: over a connection with room, or a new one."""
-        for connection in self._ready:
-            if connection.is_awake:
-                return
-            if connection.engine.room:
-                connection.wake()
-                return
-        if len(self._ready) < self.settings.connections:
-            self._wanted.set()
-
-    def _refill(self, connection: Connection) -> None:
+    def refill(self, connection: Connection) -> None:
         """Send what is queued, as much as fits and makes a good write."""
         queue, engine = self._queue, connection.engine
         if not queue:
@@ -300,97 +291,12 @@ class Origin:
             connection.is_used(is_first=is_first)
             self._room.unpark(count=sent)
             if engine.is_closing:
-                self._changed(connection)
+                self._pool.changed(connection)
         if queue:
-            self._call()
+            self._pool.call()
 
-    def _changed(self, connection: Connection) -> None:
-        """Use a connection that has become ready; look for another when it takes no more."""
-        is_listed, is_closing = connection in self._ready, connection.engine.is_closing
-        if not is_listed and not is_closing:
-            self._ready.append(connection)
-            self._call()
-        elif is_listed and is_closing:
-            self._ready.remove(connection)
-            if connection.engine.goaway is not None:
-                self.counts["goaways"] += 1
-            if self._queue or connection.engine.open_streams:
-                self._wanted.set()  # before the old one is empty
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work until cancelled; whatever is open is settled then."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_deadlines)
-                nursery.start_soon(self._keep_connected, nursery)
-                task_status.started()
-        finally:
-            self._is_stopping = True
-            self._refuse_queued("closed")
-
-    async def _keep_connected(self, nursery: trio.Nursery) -> None:
-        while True:
-            await self._wanted.wait()
-            if self._failures:
-                backoff = self.settings.backoff
-                await trio.sleep(backoff.delay(self._failures, 0, self._jitter()) or 0)
-            self._wanted = trio.Event()
-            if not self._needs_connection():
-                continue
-            try:
-                await self._connect(nursery)
-            except ConnectError as error:
-                self._connect_failed(error)
-
-    def _needs_connection(self) -> bool:
-        has_room = any(connection.engine.room for connection in self._ready)
-        is_short = len(self._ready) < self.settings.connections and not has_room
-        return is_short and (bool(self._queue) or not self._ready)
-
-    async def _connect(self, nursery: trio.Nursery) -> None:
-        connection = None
-        with trio.move_on_after(self.settings.connect_seconds):
-            stream = await self._dial()
-            settings = self.settings
-            engine = Http2Client(most_streams=settings.streams, table_bytes=settings.table_bytes)
-            connection = Connection(
-                stream, engine, settings.connection, self._refill, self._changed
-            )
-            nursery.start_soon(self._run_connection, connection)
-            await connection.started.wait()
-        if connection is None:
-            raise ConnectError("timeout")
-        if not connection.engine.is_ready:
-            connection.end("no-settings")
-            raise ConnectError("no-settings")
-
-    async def _run_connection(self, connection: Connection) -> None:
-        self.counts["connections"] += 1
-        answers = self.answers
-        log.info("push_connection_opened", origin=self.name)
-        try:
-            await connection.run()
-        finally:
-            if connection in self._ready:
-                self._ready.remove(connection)
-        goaway = connection.engine.goaway
-        detail = goaway.code if goaway else ""
-        self.counts[f"ended-{connection.reason}"] += 1
-        log.info("push_connection_closed", origin=self.name, reason=connection.reason, code=detail)
-        if self.answers != answers or connection.reason == "idle":
-            self._failures = 0
-        elif connection.engine.is_ready:
-            self._failures += 1  # it came and went for nothing
-            self.failed()
-        if self._queue:
-            self._wanted.set()
-
-    def _connect_failed(self, error: ConnectError) -> None:
-        self._failures += 1
-        self.counts[f"connect-{error.reason}"] += 1
-        log.warning("push_connect_failed", origin=self.name, reason=error.reason, error=str(error))
+    def trouble(self, reason: str, is_lasting: bool) -> None:
+        """Count a failure of the service; if that opens the circuit, refuse what is queued."""
         now, jitter = trio.current_time(), self._jitter()
-        if self.breaker.failed(now, jitter, at_once=error.is_lasting):
-            self._refuse_queued(error.reason)
-        elif self._queue:
-            self._wanted.set()
+        if self.breaker.failed(now, jitter, at_once=is_lasting):
+            self._refuse_queued(reason)

@@ -74,16 +74,9 @@ class Http2Client:
         self._block = HeaderBlock()
         self._has_begun = self._is_over = False
         self._replies = 0  # bytes in `_out` that the server made us write
-        self._out = [h2.PREFACE, h2.settings_frame(self._settings(table_bytes)), WIDENED]
+        ours = h2.client_settings(table_bytes, most_body_bytes, MAX_FIELDS_BYTES)
+        self._out = [h2.PREFACE, ours, WIDENED]
         self._bodies = Bodies(self._out)
-
-    def _settings(self, table_bytes: int) -> dict[int, int]:
-        return {
-            h2.HEADER_TABLE_SIZE: table_bytes,
-            h2.ENABLE_PUSH: 0,
-            h2.INITIAL_WINDOW_SIZE: self._most_body_bytes,
-            h2.MAX_HEADER_LIST_SIZE: MAX_FIELDS_BYTES,
-        }
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -141,6 +134,10 @@ class Http2Client:
             self.lost(reason)
             if self._has_begun:
                 self._out.append(h2.goaway_frame(0, code))
+
+    def retire(self) -> None:
+        """Send no more requests; those that are open are still answered."""
+        self.is_closing = True
 
     def lost(self, reason: str) -> None:
         """Settle all that is open: the connection has ended."""
@@ -314,15 +311,8 @@ class Http2Client:
         else:
             self._reply(h2.frame(h2.PING, h2.ACK, 0, payload))
 
-    def _on_push_promise(self, flags: int, stream: int, payload: bytes) -> None:
-        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "push-promise")
-
     def _on_goaway(self, flags: int, stream: int, payload: bytes) -> None:
-        goaway = h2.read_goaway(payload)
-        if self.goaway is not None:  # its number must not rise (§6.8)
-            last = min(goaway.last_stream, self.goaway.last_stream)
-            goaway = goaway._replace(last_stream=last)
-        self.goaway = goaway
+        self.goaway = goaway = h2.read_goaway(payload, self.goaway)
         self.is_closing = True
         for stream in [each for each in self._streams if each > goaway.last_stream]:
             self._settle(stream, NeverProcessed("goaway"))
@@ -365,7 +355,6 @@ class Http2Client:
         h2.HEADERS: _on_headers,
         h2.RST_STREAM: _on_reset,
         h2.SETTINGS: _on_settings,
-        h2.PUSH_PROMISE: _on_push_promise,
         h2.PING: _on_ping,
         h2.GOAWAY: _on_goaway,
         h2.WINDOW_UPDATE: _on_window_update,

@@ -89,8 +89,14 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return FRAME_HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
 
 
-def settings_frame(settings: dict[int, int]) -> bytes:
-    """Return a SETTINGS frame of setting: value."""
+def client_settings(table_bytes: int, window_bytes: int, fields_bytes: int) -> bytes:
+    """Return the SETTINGS frame of a client that wants no pushes from the server."""
+    settings = {
+        HEADER_TABLE_SIZE: table_bytes,
+        ENABLE_PUSH: 0,
+        INITIAL_WINDOW_SIZE: window_bytes,
+        MAX_HEADER_LIST_SIZE: fields_bytes,
+    }
     payload = b"".join(_SETTING.pack(name, value) for name, value in settings.items())
     return frame(SETTINGS, 0, 0, payload)
 
@@ -122,7 +128,9 @@ _SHAPES: Final[dict[int, tuple[int | None, bool | None]]] = {
 
 
 def check_shape(kind: int, stream: int, size: int) -> None:
-    """Raise Http2Error if a frame of this kind cannot have that size or stand there."""
+    """Raise Http2Error if no such frame may come, not of that size or not there."""
+    if kind == PUSH_PROMISE:
+        raise Http2Error(ErrorCode.PROTOCOL_ERROR, "push-promise")  # our SETTINGS forbid it
     fixed, on_stream = _SHAPES.get(kind, (None, None))
     if fixed is not None and size != fixed:
         raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "frame-size")
@@ -135,13 +143,16 @@ def read_number(payload: bytes) -> int:
     return int(_U32.unpack(payload)[0])
 
 
-def read_goaway(payload: bytes) -> GoAway:
-    """Return what a GOAWAY frame says."""
+def read_goaway(payload: bytes, previous: GoAway | None) -> GoAway:
+    """Return what a GOAWAY frame says; its last stream must not rise (§6.8)."""
     if len(payload) < _GOAWAY.size:
         raise Http2Error(ErrorCode.FRAME_SIZE_ERROR, "frame-size")
     last, code = _GOAWAY.unpack_from(payload)
     detail = payload[_GOAWAY.size :][:200].decode("ascii", "replace")
-    return GoAway(last & MAX_INTEGER, code_name(code), detail)
+    last &= MAX_INTEGER
+    if previous is not None:
+        last = min(last, previous.last_stream)
+    return GoAway(last, code_name(code), detail)
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ import trio
 
 from pusher.dialing import dialer
 from pusher.http2_connection import ConnectionSettings
+from pusher.http2_pool import PoolSettings
 from pusher.origins import Origin, OriginSettings
 from pusher.protocol.hpack_prefix import Request, fixed_fields
 from pusher.protocol.http2_answers import Answer, FateUnknown, NeverProcessed, Result
@@ -75,12 +76,8 @@ class Storm:
 
 def settings(connections: int = 1, deadline: float = 30) -> OriginSettings:
     silence = ConnectionSettings(busy_ping_seconds=1, pong_seconds=1)
-    return OriginSettings(
-        connections=connections,
-        deadline_seconds=deadline,
-        backoff=FAST_BACKOFF,
-        connection=silence,
-    )
+    pool = PoolSettings(connections, backoff=FAST_BACKOFF, connection=silence)
+    return OriginSettings(deadline_seconds=deadline, pool=pool)
 
 
 @pytest.mark.parametrize("goes_twice", [False, True])

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from pusher.dialing import ConnectError
 from pusher.http2_connection import ConnectionSettings
+from pusher.http2_pool import PoolSettings
 from pusher.origins import Origin, OriginSettings
 from pusher.protocol.hpack_prefix import Request, fixed_fields
 from pusher.protocol.http2 import Http2Client
@@ -171,7 +172,7 @@ async def test_further_connections_open_when_the_first_is_full(
     service: Service, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     service.limit, service.answers = 2, service.hold
-    origin = await started(service, nursery, OriginSettings(connections=3))
+    origin = await started(service, nursery, OriginSettings(pool=PoolSettings(connections=3)))
     await settled(nursery, origin, *"ab")
     assert origin.connections == 1
     await settled(nursery, origin, *"cdefgh")
@@ -327,6 +328,27 @@ async def test_a_first_goaway_stops_new_requests_only(
     assert service.paths() == ["/a", "/b", "/c", "/b"]
 
 
+async def test_connections_that_are_no_good_are_renewed_when_the_owner_says_so(
+    service: Service, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    origin = await started(service, nursery)
+    assert await origin.request(push("a")) == OK
+    service.answers = service.hold
+    results = await settled(nursery, origin, "b")
+    origin.renew()
+    service.answers = service.accept
+    assert await origin.request(push("c")) == OK
+    old, new = service.lines
+    assert [len(line.server.requests) for line in service.lines] == [2, 1]
+    old.server.answer(3)
+    await old.flush()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (results, old.is_closed, new.is_closed) == ([OK], True, False)
+    origin.renew()  # nothing is open
+    await trio.testing.wait_all_tasks_blocked()
+    assert new.is_closed
+
+
 async def test_refused_streams_are_sent_again(
     service: Service, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -394,7 +416,7 @@ async def test_stream_ids_that_run_out_mean_a_successor(
     autojump_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pusher.origins.Http2Client", partial(Http2Client, last_stream=5))
+    monkeypatch.setattr("pusher.http2_pool.Http2Client", partial(Http2Client, last_stream=5))
     origin = await started(service, nursery)
     results = await settled(nursery, origin, *"abcdefgh")
     assert results == [OK] * 8
@@ -457,7 +479,7 @@ async def test_a_slow_answer_is_waited_for_if_the_server_is_there(
 async def test_an_unused_connection_is_closed(
     service: Service, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    settings = OriginSettings(connection=ConnectionSettings(idle_seconds=300))
+    settings = OriginSettings(pool=PoolSettings(connection=ConnectionSettings(idle_seconds=300)))
     origin = await started(service, nursery, settings)
     assert await origin.request(push()) == OK
     await trio.sleep(299)
@@ -486,7 +508,7 @@ async def test_attempts_to_connect_have_growing_pauses(
         at.append(trio.current_time() - start)
         return await dial()
 
-    origin._dial = timed
+    origin._pool._dial = timed
     results = await settled(nursery, origin, "a")
     await trio.sleep(8)
     assert at == pytest.approx([0, 0.5, 1.5, 3.5, 7.5])
