@@ -51,7 +51,6 @@ class Connection:
         #: Why it ended; "idle", "drained", "closed", "broken", "ping-timeout" or an error's reason.
         self.reason = "cancelled"
         self._stream = stream
-        self._is_cut = False
         self._settings = settings
         self._refill = refill
         self._changed = changed
@@ -59,6 +58,8 @@ class Connection:
         self.started = trio.Event()
         #: It is about to write.
         self.is_awake = True
+        #: It is writing, perhaps to somebody who does not read.
+        self.is_writing = False
         self._writer = trio.lowlevel.ParkingLot()
         self._listener = trio.lowlevel.ParkingLot()
         self._heard_at = self._used_at = self._busy_from = trio.current_time()
@@ -106,7 +107,7 @@ class Connection:
             await trio.aclose_forcefully(self._stream)
 
     async def _leave(self) -> None:
-        if self._is_cut:
+        if self.is_writing:
             return
         try:
             await self._stream.send_all(self.engine.take())
@@ -146,12 +147,12 @@ class Connection:
             data = self.engine.take()
             if not data:
                 continue
-            self._is_cut = True  # if it ends here, nobody knows how much of it was sent
+            self.is_writing = True  # if it ends here, nobody knows how much of it was sent
             try:
                 await self._stream.send_all(data)
             except trio.BrokenResourceError:
                 return self.end("broken")
-            self._is_cut = False
+            self.is_writing = False
 
     async def _watch(self) -> None:
         settings = self._settings

@@ -82,11 +82,12 @@ class Pool:
     def call(self) -> None:
         """See to it that what waits leaves soon: over a connection with room, or a new one."""
         for connection in self.ready:
-            if connection.is_awake:
+            if connection.is_awake and not connection.is_writing:
                 return
             if connection.engine.room:
                 connection.wake()
-                return
+                if not connection.is_writing:  # else its server may not be reading
+                    return
         if len(self.ready) < self._settings.connections:
             self._wanted.set()
 

@@ -152,6 +152,16 @@ async def test_resets_black_holes_and_cuts_are_of_unknown_fate_and_not_repeated(
     assert reasons["reset-internal-error"] <= ledger.counts["reset"]
 
 
+async def test_a_server_may_have_a_header_table_if_it_must(tmp_path: Path) -> None:
+    """Should a real service dislike a size of 0: everything else stays the same, only slower."""
+    with http2_sink(tmp_path, goawayEvery=300, busyEvery=50) as sink:
+        storm = Storm(sink, OriginSettings(pool=PoolSettings(table_bytes=4096)))
+        ledger = await storm.send(2000)
+    assert storm.with_status(200) == ledger.accepted
+    assert storm.with_status(200) | storm.with_status(429) == set(storm.results)
+    assert all(isinstance(r, Answer) and "date" in r.headers for r in storm.results.values())
+
+
 async def test_large_bodies_pass_through_small_windows(tmp_path: Path) -> None:
     with http2_sink(tmp_path, checkBody=True, window=1000) as sink:
         storm = Storm(sink, settings())

@@ -44,11 +44,14 @@ class Line:
         self.is_silent = False
         self.is_closed = False
         self.greeting = b""
+        self.is_stuck = False
 
     async def run(self) -> None:
         await self.flush(self.greeting)
         try:
             async for data in self.stream:
+                if self.is_stuck:
+                    await trio.sleep_forever()
                 if not self.is_silent:
                     self.server.receive(bytes(data))
                     await self.flush()
@@ -61,6 +64,9 @@ class Line:
             await self.stream.send_all(self.server.take() + more)
 
 
+Wires = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
+
+
 class Service:
     """All connections to one service; `dial` is what an origin connects with."""
 
@@ -71,6 +77,7 @@ class Service:
         self.limit: int | None = None
         self.is_mute = False
         self.greeting = b""
+        self.wires: Wires = trio.testing.memory_stream_pair
         self.answers: Callable[[Line, int, Received], None] = self.accept
         self._nursery = nursery
 
@@ -85,7 +92,7 @@ class Service:
         await trio.lowlevel.checkpoint()
         if self.refuses:
             raise ConnectError(self.refuses)
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = self.wires()
         line = Line(theirs, self.limit)
         line.is_silent, line.greeting = self.is_mute, self.greeting
         line.server.on_request = lambda stream, request: self.answers(line, stream, request)
@@ -179,6 +186,26 @@ async def test_further_connections_open_when_the_first_is_full(
     assert origin.connections == 3
     assert [len(line.server.requests) for line in service.lines] == [2, 2, 2]
     assert origin.queued == 2
+
+
+async def test_a_server_that_does_not_read_does_not_stop_the_other_connections(
+    service: Service, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    service.limit, service.answers = 2, service.hold
+    service.wires = trio.testing.lockstep_stream_pair
+    origin = await started(service, nursery, OriginSettings(pool=PoolSettings(connections=2)))
+    await settled(nursery, origin, *"abcd")
+    stuck, other = service.lines
+    stuck.is_stuck = True
+    for stream in (1, 3):
+        stuck.server.answer(stream)
+        await stuck.flush()
+        await settled(nursery, origin, f"stuck{stream}")
+    service.answers = service.accept
+    other.server.answer(1)
+    await other.flush()
+    with trio.fail_after(1):
+        assert await origin.request(push("e")) == OK
 
 
 async def test_a_full_queue_refuses_and_lets_wait(
