@@ -6,9 +6,7 @@ Knows what to do when it has no answer; not what is said.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from typing import Final, Literal
+from typing import Literal
 
 import structlog
 
@@ -19,39 +17,25 @@ from shared.store import AccountStore
 log = structlog.get_logger()
 
 
-#: An answer is good for so long; alarms come in bursts, and a look-up costs more than the rest.
-KNOWN_SECONDS: Final = 10.0
-_MOST_KNOWN: Final = 10_000
-
-
 class Recipients:
     """Looks accounts up. An account the database does not know has the configured defaults.
 
     Raises StoreError when the database gives no answer, unless `fallback` is "default-locale":
-    then it is as if it knew nobody, which is counted in `fallbacks`. `clock` is monotonic seconds.
+    then it is as if it knew nobody, which is counted in `fallbacks`.
     """
 
-    def __init__(
-        self,
-        accounts: AccountStore,
-        fallback: Literal["wait", "default-locale"],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, accounts: AccountStore, fallback: Literal["wait", "default-locale"]) -> None:
         self.fallbacks = 0
         self._accounts = accounts
         self._fallback = fallback
-        self._clock = clock
         #: Names nobody has asked the database for yet, and who waits for the answer.
         self._asked: dict[str, asyncio.Future[Account | Exception | None]] = {}
         self._asking: asyncio.Task[None] | None = None
-        #: What was answered, and until when that is good; by name and by address.
-        self._known: dict[tuple[str, str], tuple[float, Account | None]] = {}
 
     async def account(self, name: str, *, must_be_known: bool = False) -> Account:
         """Return the account `name`; no fallback if it `must_be_known` where to send."""
         try:
-            return await self._once("name", name, self._ask) or Account(name)
+            return await self._ask(name) or Account(name)
         except StoreError as error:
             if must_be_known:
                 raise
@@ -63,24 +47,11 @@ class Recipients:
         if address == address_of(otherwise):
             return otherwise
         try:
-            found = await self._once("address", address, self._accounts.by_address)
+            found = await self._accounts.by_address(address)
         except StoreError as error:
             self._fall_back(error)
             return otherwise
         return found or otherwise
-
-    async def _once(
-        self, what: str, value: str, ask: Callable[[str], Awaitable[Account | None]]
-    ) -> Account | None:
-        """Return what the database says, or said a moment ago."""
-        good_until, known = self._known.get((what, value), (0.0, None))
-        if good_until > self._clock():
-            return known
-        found = await ask(value)
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[what, value] = self._clock() + KNOWN_SECONDS, found
-        return found
 
     async def _ask(self, name: str) -> Account | None:
         """Ask the database together with all who ask while it answers the ones before."""

@@ -1,4 +1,4 @@
-"""A burst of alarms asks the database once for each account, and hears of changes soon."""
+"""A burst of alarms is one question to the database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from notifyd.recipients import KNOWN_SECONDS, Recipients
+from notifyd.recipients import Recipients
 from shared.accounts import Account
 from shared.errors import StoreError
 from shared.store import AccountStore
@@ -43,22 +43,9 @@ class Accounts:
 
 class World:
     def __init__(self) -> None:
-        self.now = 0.0
         self.accounts = Accounts()
         store = cast(AccountStore, self.accounts)
-        self.recipients = Recipients(store, "wait", clock=lambda: self.now)
-
-
-async def test_a_burst_asks_once_and_a_change_is_heard_of_soon() -> None:
-    world = World()
-    for _ in range(5):
-        assert await world.recipients.account("alice@example.org") == ALICE
-        assert await world.recipients.account("guest") == Account("guest")
-        assert await world.recipients.reader("alice@example.net", Account("bob")) == ALICE
-    assert world.accounts.questions == 3
-    world.accounts.account = Account("alice@example.org", locale="fr")
-    world.now = KNOWN_SECONDS
-    assert (await world.recipients.account("alice@example.org")).locale == "fr"
+        self.recipients = Recipients(store, "wait")
 
 
 async def test_those_who_ask_at_once_are_answered_at_once() -> None:

@@ -180,7 +180,7 @@ def test_5xx_may_have_sent_it_so_it_is_asked_for_while_mails_go_on(scene: Scene)
 
 
 def test_refused_credentials_are_named_and_waited_for_while_mails_go_on(scene: Scene) -> None:
-    scene.sms.script.extend(["20003 status=401"] * 2)
+    scene.sms.script.extend(["20003 status=401"] * 1000)
     texts = put_texts(scene, "401")[:1]
     scene.wait_until_said("sieve_sms: Twilio 20003")
     mails = put_mails(scene, "401")
