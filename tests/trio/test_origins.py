@@ -191,19 +191,19 @@ async def test_further_connections_open_when_the_first_is_full(
 async def test_a_server_that_does_not_read_does_not_stop_the_other_connections(
     service: Service, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    service.limit, service.answers = 2, service.hold
+    service.limit, service.answers = 3, service.hold
     service.wires = trio.testing.lockstep_stream_pair
     origin = await started(service, nursery, OriginSettings(pool=PoolSettings(connections=2)))
-    await settled(nursery, origin, *"abcd")
+    await settled(nursery, origin, *"abcdef")
     stuck, other = service.lines
+    for line, stream in ((stuck, 1), (stuck, 3), (stuck, 5), (other, 1)):
+        line.server.answer(stream)
+        await line.flush()
+    await trio.testing.wait_all_tasks_blocked()
     stuck.is_stuck = True
-    for stream in (1, 3):
-        stuck.server.answer(stream)
-        await stuck.flush()
-        await settled(nursery, origin, f"stuck{stream}")
+    await settled(nursery, origin, "read")
+    await settled(nursery, origin, "unread")
     service.answers = service.accept
-    other.server.answer(1)
-    await other.flush()
     with trio.fail_after(1):
         assert await origin.request(push("e")) == OK
 
