@@ -53,7 +53,7 @@ def squeeze(text: str, max_segments: int, transliterate: bool) -> str:
     stand in where that brings the text into the GSM alphabet; where it cannot, nothing is changed.
     """
     tidy = _tidy(text[: max_segments * _LOOK_AT])
-    similar = near(tidy) if transliterate else tidy
+    similar = _tidy(near(tidy)) if transliterate else tidy
     for candidate in (similar, tidy):
         if (is_gsm7(candidate) or candidate is tidy) and segments(candidate).count <= max_segments:
             return candidate

@@ -212,6 +212,7 @@ anything = st.text() | st.lists(
 
 @given(anything, st.integers(1, 4), st.booleans())
 @example("\u0301" * 5000, 1, True)
+@example("\u00a8", 1, True)  # like a space, which is nothing
 @example(FAMILY * 500, 2, False)
 def test_what_is_squeezed_fits_and_is_cut_between_characters(
     text: str, most: int, transliterate: bool
