@@ -20,7 +20,7 @@ from notifyd.phrasebook import read_voice
 from shared.accounts import Account
 from shared.events import Attendee, CalendarAlarm
 from shared.jobqueue import JobQueue, NewJob, QueueView, ring
-from shared.sections import Mail
+from shared.slow_sections import Mail
 from shared.store import Store
 from tests.support.notifyd_process import NotifydProcess
 from tests.support.postfix import PostfixServer

@@ -23,7 +23,7 @@ from shared.errors import StoreError
 from shared.events import CalendarAlarm, SieveNotify, job_key
 from shared.jobqueue import Job, NewJob
 from shared.outcome import Outcome, Rejected, Unavailable
-from shared.sections import Sms
+from shared.slow_sections import Sms
 
 CALENDAR_ALARM: Final = "calendar_alarm"
 SIEVE_NOTIFY: Final = "sieve_notify"

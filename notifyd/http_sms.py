@@ -11,7 +11,7 @@ from typing import Any, Final
 from notifyd.sms import Sent, SmsOutcome
 from notifyd.sms_wire import Answer, NoAnswerError, Wire, trouble
 from shared.outcome import Gone, Rejected, Retry, Unavailable
-from shared.sections import Sms
+from shared.slow_sections import Sms
 
 _RECEIPTS: Final = ("id", "message_id", "messageId", "sid")
 _MOST_RECEIPT: Final = 100

@@ -10,7 +10,7 @@ from notifyd.compose.locales import choose
 from notifyd.compose.render import Speech, Voice, speak
 from notifyd.resources import folder
 from shared.errors import ConfigError
-from shared.sections import Mail
+from shared.slow_sections import Mail
 
 _TEMPLATES = ("*.html", "*.txt")
 

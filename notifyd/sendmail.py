@@ -13,7 +13,7 @@ from notifyd.compose.mail import Mail
 from notifyd.compose.transfer import Transfer, exit_outcome, transfer
 from shared.errors import DecodeError
 from shared.outcome import Outcome, Rejected, Retry, Unavailable
-from shared.sections import Smtp
+from shared.slow_sections import Smtp
 
 #: Of what it writes on standard error, so much is read.
 _MAX_ERRORS: Final = 4000

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from shared.errors import ConfigError
 from shared.outcome import Gone, Rejected, Retry, Unavailable
-from shared.sections import Sms
+from shared.slow_sections import Sms
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from notifyd.smtp_connection import (
 )
 from shared.errors import ConfigError, DecodeError
 from shared.outcome import Outcome, Rejected, Unavailable
-from shared.sections import Smtp
+from shared.slow_sections import Smtp
 
 #: A connection that nobody needs is left after this long, before most servers would end it.
 _IDLE_SECONDS: Final = 30.0

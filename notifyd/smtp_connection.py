@@ -22,7 +22,7 @@ from aiosmtplib import (
 from notifyd.compose.transfer import Transfer, refusal, said
 from shared.errors import MailboxPusherError
 from shared.outcome import Delivered, Outcome, Rejected, Retry, Unavailable
-from shared.sections import Smtp
+from shared.slow_sections import Smtp
 
 #: A server that is left may take this long to say goodbye.
 _QUIT_SECONDS = 1.0

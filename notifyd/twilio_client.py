@@ -24,7 +24,7 @@ from notifyd.compose.gsm7 import near
 from notifyd.sms import FateUnknown, Sent, SmsOutcome
 from notifyd.sms_wire import Answer, NoAnswerError, Wire, trouble
 from shared.outcome import Gone, Rejected, Retry, Unavailable
-from shared.sections import Sms
+from shared.slow_sections import Sms
 
 #: What Twilio's error codes mean for us. What is wrong with ourselves – account, token, sender –
 #: is wrong for every SMS: those wait until somebody has put it right.

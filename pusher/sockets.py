@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from shared.errors import ConfigError
-from shared.sections import Address
+from shared.section_types import Address
 
 _FIRST_INHERITED = 3  # sd_listen_fds(3)
 _BACKLOG = 4096

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from shared.errors import ConfigError
-from shared.sections import Config, Section
+from shared.section_types import Section
+from shared.sections import Config
 
 ENVIRONMENT_VARIABLE = "MAILBOX_PUSHER_CONFIG"
 SYSTEM_PATH = Path("/etc/mailbox-pusher/config.toml")

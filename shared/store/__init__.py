@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store.accounts import AccountStore, Changes, Imported
 from shared.store.database import Database, Deadline, Schema
 from shared.store.ledger import Ledger

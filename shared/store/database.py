@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.errors import StoreError
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import failures
 from shared.store.engines import WRITES, open_engine, sqlite_path
 from shared.store.failures import translated

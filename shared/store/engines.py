@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import failures
 
 _SQLITE: Final = "sqlite:///"

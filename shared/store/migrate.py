@@ -13,7 +13,7 @@ from alembic.config import Config
 from sqlalchemy import Connection
 
 from shared.errors import StoreError
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import failures
 from shared.store.database import Database, Deadline, Schema, schema_advice
 from shared.store.engines import make_sqlite_file, sqlite_path

@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.errors import StoreError
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import failures
 
 # PostgreSQL lets our locks go if we stop in the midst of a transaction, after this many timeouts.

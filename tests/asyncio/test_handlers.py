@@ -31,9 +31,9 @@ from shared.errors import DecodeError, QueueError
 from shared.events import CalendarAlarm, SieveNotify
 from shared.jobqueue import Job, NewJob
 from shared.outcome import Delivered, Outcome, Rejected, Retry, Unavailable
-from shared.sections import Mail as MailSection
-from shared.sections import Sms
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Mail as MailSection
+from shared.slow_sections import Sms
+from shared.slow_sections import Store as StoreSection
 from shared.store import Store
 from shared.store.migrate import migrate
 from tests.support.played_sms import no_answer

@@ -11,7 +11,7 @@ import pytest
 
 from notifyd.sms import FateUnknown, Sent, SmsOutcome, SmsProvider, provider
 from shared.outcome import Gone, Rejected, Retry, Unavailable
-from shared.sections import Sms
+from shared.slow_sections import Sms
 from tests.support.sms_far_end import FarEnd
 
 pytestmark = pytest.mark.asyncio

@@ -15,7 +15,7 @@ from notifyd.compose.headers import Letter, automatic_mail
 from notifyd.compose.mail import Mail
 from notifyd.smtp import mailer
 from shared.outcome import Delivered, Outcome, Rejected, Retry, Unavailable
-from shared.sections import Smtp
+from shared.slow_sections import Smtp
 
 pytestmark = pytest.mark.asyncio
 

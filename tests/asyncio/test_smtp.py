@@ -22,7 +22,7 @@ from notifyd.smtp import SmtpMailer, mailer
 from notifyd.smtp_connection import Login
 from shared.errors import ConfigError
 from shared.outcome import Delivered, Outcome, Rejected, Retry, Unavailable
-from shared.sections import Smtp
+from shared.slow_sections import Smtp
 from tests.support.smtp_far_end import CUT, DEAF, RESET, STALL, FarEnd
 
 pytestmark = pytest.mark.asyncio

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from shared.accounts import Account
 from shared.errors import StoreError
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import Send, SendState, Store, Verdict
 from shared.store.ledger import Ledger
 from shared.store.migrate import migrate

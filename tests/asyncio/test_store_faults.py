@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from shared.accounts import Account
 from shared.errors import StoreError
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import SendState, Store, Verdict
 from shared.store.migrate import migrate
 from shared.store.tables import accounts

@@ -16,7 +16,7 @@ from notifyd.texting import GRACE_SECONDS, OUT_OF_CREDIT, tend
 from shared.accounts import Account
 from shared.errors import StoreError
 from shared.outcome import Delivered, Gone, Outcome, Rejected, Retry, Unavailable
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import SendState, Store
 from shared.store.migrate import migrate
 from tests.support.played_sms import (

@@ -15,7 +15,7 @@ from notifyd.sms import FateUnknown, Sent, SmsOutcome, SmsProvider, provider
 from notifyd.twilio_client import _OUTCOMES
 from shared.errors import ConfigError
 from shared.outcome import Gone, Rejected, Retry, Unavailable
-from shared.sections import Sms
+from shared.slow_sections import Sms
 from tests.support.black_hole import BlackHole
 from tests.support.sms_far_end import ACCOUNT, TOKEN, FarEnd
 

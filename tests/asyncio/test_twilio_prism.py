@@ -12,7 +12,7 @@ import pytest
 
 from notifyd.sms import Sent, SmsProvider, provider
 from shared.outcome import Rejected, Unavailable
-from shared.sections import Sms
+from shared.slow_sections import Sms
 from tests.support.prism import Prism
 from tests.support.sms_far_end import ACCOUNT, TOKEN
 

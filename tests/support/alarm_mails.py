@@ -14,7 +14,7 @@ from notifyd.compose.render import Voice
 from notifyd.phrasebook import read_voice
 from shared.accounts import Account
 from shared.events import Attendee, CalendarAlarm
-from shared.sections import Mail as MailSection
+from shared.slow_sections import Mail as MailSection
 
 MAILS = Path(__file__).parents[1] / "data" / "mails"
 LOCALES = ("en", "de", "fr", "es", "ja", "ar", "pl", "pt-BR")

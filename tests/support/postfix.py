@@ -24,7 +24,7 @@ import trustme
 
 from demo.ports import free_ports
 from demo.waiting import wait_until
-from shared.sections import Smtp
+from shared.slow_sections import Smtp
 from tests.support.pusher_process import short_folder
 
 _DAEMONS: Final = Path("/usr/lib/postfix/sbin")

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from demo.ports import free_ports
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from tests.support.pusher_process import short_folder
 
 _BINARIES: Final = Path("/usr/lib/postgresql")

@@ -19,7 +19,7 @@ from pusher.protocol.notification import Notification, encode_dlist
 from shared.accounts import Account
 from shared.events import CalendarAlarm, SieveNotify
 from shared.jobqueue import JobQueue, NewJob, QueueView, ring
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import Audit, Store
 from shared.store.migrate import migrate
 from shared.store.tables import sms_sends

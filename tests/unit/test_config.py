@@ -4,7 +4,7 @@ import pytest
 
 from shared import config
 from shared.errors import ConfigError
-from shared.sections import Address
+from shared.section_types import Address
 
 
 def problems(text: str, folder: pathlib.Path = pathlib.Path("/nowhere")) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from pusher import sockets
 from pusher.sockets import STREAM_SEND_BUFFER_BYTES, Sockets, inherited
 from shared.errors import ConfigError
-from shared.sections import Address
+from shared.section_types import Address
 
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 KINDS = pytest.mark.parametrize("kind", [STREAM, DATAGRAM], ids=["stream", "datagram"])

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, inspect
 
 from shared.accounts import Account
 from shared.errors import StoreError
-from shared.sections import Store as StoreSection
+from shared.slow_sections import Store as StoreSection
 from shared.store import Database, Schema, Store, tables
 from shared.store import migrate as migrating
 from shared.store.migrate import ensure_schema, migrate, migration_sql

@@ -16,7 +16,7 @@ from notifyd.compose.render import speak
 from notifyd.phrasebook import read_voice
 from notifyd.resources import folder
 from shared.errors import ConfigError
-from shared.sections import Mail
+from shared.slow_sections import Mail
 from tests.support.alarm_mails import ALARMS, LOCALES, NOW, html, reader, text, voice
 
 
