@@ -26,6 +26,7 @@ from pusher.dispatch import Dispatcher
 from pusher.handshake import Doorkeeper, HandshakeSettings
 from pusher.hub import TICK_SECONDS, Hub, HubSettings
 from pusher.intake import Intake
+from pusher.keeper import Keeper
 from pusher.loop_lag import LoopLag
 from pusher.metrics import STREAM_KEYS, Metrics
 from pusher.publisher import Publisher
@@ -54,7 +55,6 @@ RESERVED_DESCRIPTORS = 256
 #: After SIGTERM the process is gone by then, whatever hangs.
 LAST_RESORT_SECONDS = 4.8
 _API_USER_TIMEOUT_MILLISECONDS = 3000
-_SNAPSHOT_BATCH = 20_000
 _SWITCH_SECONDS = 0.0005
 
 
@@ -84,7 +84,6 @@ class App:
         self._api_stopping = trio.Event()
         self._api_stopped = trio.Event()
         self._drained = trio.Event()
-        self._problems: dict[str, str] = {}
         self._limited = Limited()
         self._lag = LoopLag()
         self._passed = Sockets(inherited())
@@ -101,10 +100,11 @@ class App:
         self._descriptor_limit = _descriptor_limit()
         self._hub = Hub(HubSettings())
         self._closing.callback(self._hub.reactor.close)
-        self._journal = Journal(config.snapshot_path)
         self._table = ModseqTable(config.state.max_accounts)
-        intake_sockets, self._sockets_outlive_us = self._intake_sockets()
-        self._restore()
+        intake_sockets, outlive_us = self._intake_sockets()
+        journal = Journal(config.snapshot_path)
+        self._keeper = Keeper(journal, self._table, self._limited, sockets_outlive_us=outlive_us)
+        self._keeper.restore()
         self._build_streams()
         self._build_intake(*intake_sockets)
         self._build_listeners(authenticator)
@@ -207,24 +207,6 @@ class App:
             log.warning("tail_unavailable", problems=error.problems)
             return None
 
-    def _restore(self) -> None:
-        try:
-            restored = self._journal.load()
-        except OSError as error:
-            # Streams do not need it: readers that come back are told to resync, as after a crash.
-            self._problems["snapshot"] = f"snapshot cannot be read: {error.strerror}"
-            log.error("snapshot_unreadable", error=str(error))
-            return
-        gapless = restored.gapless and self._sockets_outlive_us
-        self._table.restore(restored.records.items(), gapless=gapless)
-        if not gapless and restored.records:
-            # Else a good end of this run would make the next one trust records of before the gap.
-            try:
-                self._journal.rewrite(self._table.records())
-            except OSError as error:
-                self._problems["snapshot"] = f"snapshot cannot be written: {error.strerror}"
-        log.info("numbers_restored", accounts=len(self._table), gapless=gapless)
-
     def _hop(self, function: Callable[[], None]) -> None:
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function)
@@ -242,7 +224,7 @@ class App:
             nursery.start_soon(self._signals)
             nursery.start_soon(self._hub.reactor.run)
             nursery.start_soon(self._ticks)
-            nursery.start_soon(self._save_regularly)
+            nursery.start_soon(self._keeper.run, lambda: self._config.state.snapshot_seconds)
             if self._tail is not None:
                 nursery.start_soon(self._tail.run)
             nursery.start_soon(self._serve_api)
@@ -258,7 +240,7 @@ class App:
             await self._stopping.wait()
             await self._drain()
             nursery.cancel_scope.cancel()
-        await self._save_finally()
+        await self._keeper.finish()
         log.info("stopped")
 
     def close(self) -> None:
@@ -304,40 +286,6 @@ class App:
         routes = health.routes(self.not_ready, self._metrics.page, version())
         await serve_http(self._api_socket, application(routes), self._api_stopping.wait)
         self._api_stopped.set()
-
-    # --- state on disk ---------------------------------------------------------------------------
-
-    async def _save_regularly(self) -> None:
-        while True:
-            await trio.sleep(self._config.state.snapshot_seconds)
-            await self._save()
-
-    async def _save(self) -> None:
-        if "snapshot" in self._problems or self._journal.is_long:
-            work, records = self._journal.rewrite, self._table.records()
-            self._table.take_unsaved(len(records))
-        else:
-            work, records = self._journal.append, self._table.take_unsaved(_SNAPSHOT_BATCH)
-            if not records:
-                return
-        try:
-            await trio.to_thread.run_sync(work, records)
-        except OSError as error:
-            self._problems["snapshot"] = f"snapshot cannot be written: {error.strerror}"
-            if self._limited.allows("snapshot") is not None:
-                log.error("snapshot_failed", error=str(error))
-        else:
-            self._problems.pop("snapshot", None)
-
-    async def _save_finally(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._save()
-            while self._table.has_unsaved and "snapshot" not in self._problems:
-                await self._save()
-            if "snapshot" not in self._problems:
-                with contextlib.suppress(OSError):
-                    self._journal.finish(gapless=self._sockets_outlive_us)
-            self._journal.close()
 
     # --- stopping --------------------------------------------------------------------------------
 
@@ -412,7 +360,7 @@ class App:
 
     def not_ready(self) -> list[str]:
         """Return why not to rely on this process just now."""
-        reasons = list(self._problems.values())
+        reasons = [self._keeper.problem] if self._keeper.problem else []
         queue = self._writer.state
         if not queue.running:
             reasons.append("queue: its writer has stopped")
